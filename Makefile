@@ -1,0 +1,33 @@
+# The face of xtask: the few verbs that everyone needs. `make` alone lists them.
+SHELL := /bin/sh
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+XTASK := cargo run --quiet --locked --package xtask --
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check gen bench
+
+help: ## This list
+	@echo 'astrfleet: one AstrBot for every tenant. Verbs:'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## Build and start everything on this machine (ARGS="--demo": with a first tenant and a question)
+	@tools/need cargo cc python
+	@echo 'building astrfleet (the first time takes some minutes, an edit some seconds)'
+	@cargo build --release --locked --package astrfleet
+	@exec $(TARGET)/release/astrfleet up $(ARGS)
+
+test: ## Install what the tests need, run them all (ARGS="-p astrfleet-core next": only those)
+	@tools/need cargo cc python
+	@$(XTASK) test $(ARGS)
+
+check: ## Judge format, lints, docs, walls, licences, generated files (WHAT="arrows lints": only those)
+	@tools/need cargo cc
+	@$(XTASK) check $(WHAT)
+
+gen: ## Write the generated files anew
+	@tools/need cargo cc
+	@$(XTASK) gen
+
+bench: ## Measure beside the peers (WHAT=gateway, llm, accept or idle: only that)
+	@tools/need cargo cc
+	@cargo run --quiet --locked --release --package xtask -- bench $(WHAT)

@@ -1,0 +1,99 @@
+//! What the tests need of the machine, and getting it: Debian's packages by apt, the browser driver by npm. Looks before
+//! it installs, so that a machine that has everything needs no network and no rights.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Result, bail};
+
+use crate::errand::{Workspace, run as errand, succeeds, variable};
+
+/// A program or a file that a suite cannot do without.
+struct Need {
+    /// For the message.
+    what: &'static str,
+    /// Debian's name for it.
+    package: &'static str,
+    /// Looks whether it is there.
+    is_met: fn() -> bool,
+}
+
+const ALWAYS: &[Need] = &[Need { what: "PostgreSQL", package: "postgresql", is_met: has_postgresql }];
+
+const IN_BROWSER: &[Need] = &[
+    Need { what: "Chromium", package: "chromium", is_met: has_chromium },
+    Need { what: "a font with Chinese letters", package: "fonts-noto-cjk", is_met: has_chinese_font },
+];
+
+/// Whether the checkout has browser tests.
+pub fn has_browser_tests(workspace: &Workspace) -> bool {
+    workspace.root.join("e2e").join("package.json").is_file()
+}
+
+/// Installs what is missing, or fails with the one line that would.
+pub fn meet(workspace: &Workspace) -> Result<()> {
+    let browser = if has_browser_tests(workspace) { IN_BROWSER } else { &[] };
+    let missing: Vec<&Need> = ALWAYS.iter().chain(browser).filter(|need| !(need.is_met)()).collect();
+    install(&missing)?;
+    if !browser.is_empty() {
+        install_node_packages(&workspace.root.join("e2e"))?;
+    }
+    Ok(())
+}
+
+fn install(missing: &[&Need]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    if !succeeds("apt-get", &["--version"]) {
+        bail!("the tests need {what}: install what Debian calls {}", packages.join(" "));
+    }
+    let is_root = fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    if !is_root && !succeeds("sudo", &["-n", "true"]) {
+        bail!("the tests need {what}: run `sudo {by_hand}`");
+    }
+    println!("installing {what}");
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new(if is_root { "env" } else { "sudo" });
+        if !is_root {
+            command.args(["-n", "env"]);
+        }
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]).args(arguments);
+        command
+    };
+    errand(&mut apt(&["update"]))?;
+    errand(apt(&["install", "--yes", "--no-install-recommends"]).args(&packages))?;
+    if let Some(need) = missing.iter().find(|need| !(need.is_met)()) {
+        bail!("{} is still missing after `{by_hand}`", need.what);
+    }
+    Ok(())
+}
+
+/// `npm ci`, unless the installed packages are younger than the lock file.
+fn install_node_packages(folder: &Path) -> Result<()> {
+    let age = |path: &str| fs::metadata(folder.join(path)).and_then(|meta| meta.modified()).ok();
+    let (lock, installed) = (age("package-lock.json"), age("node_modules/.package-lock.json"));
+    if installed.is_some() && installed >= lock {
+        return Ok(());
+    }
+    if !succeeds("npm", &["--version"]) {
+        bail!("the browser tests need Node 20 or newer with npm: https://nodejs.org");
+    }
+    errand(Command::new("npm").current_dir(folder).args(["ci", "--no-audit", "--no-fund"]))
+}
+
+fn has_postgresql() -> bool {
+    let from_debian = fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/initdb").is_file()));
+    from_debian || succeeds("initdb", &["--version"])
+}
+
+fn has_chromium() -> bool {
+    variable("CHROMIUM").is_some_and(|path| Path::new(&path).is_file()) || Path::new("/usr/bin/chromium").is_file()
+}
+
+fn has_chinese_font() -> bool {
+    Command::new("fc-list").arg(":lang=zh").output().is_ok_and(|list| !list.stdout.is_empty())
+}
