@@ -1,0 +1,172 @@
+//! Identifiers: a prefix that says of what, and a `UUIDv7`, so that they sort by time: `ses_019ab2…`.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{
+    error::Error,
+    ports::{Clock, Rng},
+};
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident, $make:ident, $prefix:literal, $what:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub struct $name(Arc<str>);
+
+            impl $name {
+                /// What every one of these begins with.
+                pub const PREFIX: &'static str = concat!($prefix, "_");
+
+                /// Reads one.
+                ///
+                /// # Errors
+                /// [`Error::NotFound`] for whatever cannot be one: it names nothing.
+                pub fn parse(text: &str) -> Result<Self, Error> {
+                    let tail = text.strip_prefix(Self::PREFIX).unwrap_or_default();
+                    let well_formed = tail.len() == 32 && tail.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+                    if well_formed { Ok(Self(text.into())) } else { Err(Error::NotFound { what: $what }) }
+                }
+
+                /// As text.
+                #[must_use]
+                pub fn as_str(&self) -> &str {
+                    &self.0
+                }
+            }
+
+            impl fmt::Display for $name {
+                fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    formatter.write_str(&self.0)
+                }
+            }
+
+            impl fmt::Debug for $name {
+                fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    formatter.write_str(&self.0)
+                }
+            }
+
+            impl Serialize for $name {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.serialize_str(&self.0)
+                }
+            }
+
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                    Self::parse(&text).map_err(|_| serde::de::Error::custom(concat!("expected an id that begins with ", $prefix, "_")))
+                }
+            }
+
+            impl utoipa::ToSchema for $name {}
+
+            impl utoipa::PartialSchema for $name {
+                fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                    utoipa::openapi::ObjectBuilder::new()
+                        .schema_type(utoipa::openapi::schema::Type::String)
+                        .pattern(Some(concat!("^", $prefix, "_[0-9a-f]{32}$")))
+                        .into()
+                }
+            }
+        )*
+
+        impl Ids {
+            $(
+                /// A new one, later than all before it.
+                #[must_use]
+                pub fn $make(&self) -> $name {
+                    $name(format!("{}{}", $name::PREFIX, self.next().simple()).into())
+                }
+            )*
+        }
+    };
+}
+
+ids! {
+    /// A tenant.
+    TenantId, tenant, "ten", "tenant";
+    /// A person with a password.
+    UserId, user, "usr", "user";
+    /// An API key (not its secret).
+    ApiKeyId, api_key, "key", "API key";
+    /// An invitation to become a member.
+    InvitationId, invitation, "inv", "invitation";
+    /// A refresh token (not its secret).
+    RefreshTokenId, refresh_token, "rft", "refresh token";
+    /// All refresh tokens that descend from one login.
+    LoginId, login, "log", "login";
+    /// An entry of the audit log.
+    AuditId, audit, "aud", "audit entry";
+    /// A tenant's bot.
+    InstanceId, instance, "bot", "instance";
+    /// A conversation.
+    SessionId, session, "ses", "session";
+    /// A message of a conversation.
+    MessageId, message, "msg", "message";
+    /// A file or image of a message.
+    AttachmentId, attachment, "att", "attachment";
+    /// A line of the usage ledger.
+    UsageId, usage, "use", "usage record";
+    /// A request to us.
+    RequestId, request, "req", "request";
+}
+
+/// Makes identifiers that only ever grow within this process, also when the clock is set back.
+pub struct Ids {
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    last: Mutex<u128>,
+}
+
+impl Ids {
+    /// Takes its time and its randomness from outside.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Self {
+        Self { clock, rng, last: Mutex::new(0) }
+    }
+
+    fn next(&self) -> uuid::Uuid {
+        let mut random = [0; 10];
+        self.rng.fill(&mut random);
+        let millis = u64::try_from(self.clock.now().micros() / 1_000).unwrap_or(0);
+        let fresh = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u128();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Within a millisecond the random part would decide the order: count on from the last one instead. The
+        // step is random, so that an id does not give away its neighbours.
+        let step = 1 + u128::from(u32::from_le_bytes([random[0], random[1], random[2], random[3]]));
+        *last = if fresh > *last { fresh } else { *last + step };
+        uuid::Uuid::from_u128(*last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Ids, TenantId};
+    use crate::ports::testing::{CountingRng, FixedClock};
+
+    #[test]
+    fn grow_within_one_millisecond() {
+        let ids = Ids::new(Arc::new(FixedClock::at(1_000)), Arc::new(CountingRng::default()));
+        let made: Vec<_> = (0..1_000).map(|_| ids.message()).collect();
+        assert!(made.is_sorted_by(|earlier, later| earlier < later));
+    }
+
+    #[test]
+    fn what_is_not_one_names_nothing() {
+        for text in
+            ["", "ten_", "ten_zz", "usr_00000000000000000000000000000000", "ten_0000000000000000000000000000000G"]
+        {
+            assert!(TenantId::parse(text).is_err(), "{text}");
+        }
+        assert!(TenantId::parse("ten_0123456789abcdef0123456789abcdef").is_ok());
+    }
+}

@@ -1,0 +1,29 @@
+//! Large things: attachments now, exports and backups later.
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::error::Result;
+
+/// Content in pieces.
+pub type BlobStream = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// Stores content under keys such as `ten_…/attachments/att_…`. A key has 1 to 512 of a-z, A-Z, 0-9, `_`, `-`, `.`
+/// and `/`, and no part that is `.` or `..`.
+#[async_trait::async_trait]
+pub trait Blobs: Send + Sync {
+    /// Stores all of `content`, or nothing: a reader never sees a part of it. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::TooLarge`] beyond `max_bytes`; [`crate::Error::Unavailable`], also for a full disk.
+    async fn put(&self, key: &str, content: BlobStream, max_bytes: u64) -> Result<u64>;
+    /// Reads.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, key: &str) -> Result<BlobStream>;
+    /// Deletes. What is not there is deleted already.
+    async fn delete(&self, key: &str) -> Result<()>;
+    /// Deletes everything whose key begins with `prefix`, which ends with `/`.
+    async fn delete_all(&self, prefix: &str) -> Result<()>;
+}

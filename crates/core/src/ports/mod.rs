@@ -1,0 +1,35 @@
+//! What the rules need from outside. Each port with more than one implementation has one contract suite in the
+//! testkit, which every implementation passes.
+
+mod blobs;
+mod bus;
+mod limiter;
+mod runtime;
+mod store;
+pub mod testing;
+
+pub use blobs::{BlobStream, Blobs};
+pub use bus::{Bus, BusEvent, BusStream};
+pub use limiter::{Limit, Limiter, Verdict};
+pub use runtime::{
+    BotAccess, BotClient, BotFile, BotSpec, BotStatus, Bots, ChannelDraft, ChatStream, FoundBot, LogLine, LogStream,
+    Runtime,
+};
+pub use store::{
+    Accepted, ApiKeys, Attachments, AuditLog, Begun, Delivery, Idempotency, Instances, Invitations, Members, Messages,
+    NewMessage, Outcome, RefreshTokens, Sessions, Store, StoredAnswer, System, Tenants, UsageLedger, Users,
+};
+
+use crate::time::Timestamp;
+
+/// The time, passed in.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Randomness that nobody can guess, passed in.
+pub trait Rng: Send + Sync {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}

@@ -1,0 +1,420 @@
+//! The only door to what is stored.
+//!
+//! A tenant's things are reached through ports that are handed out for one tenant, so no call can forget it. What
+//! spans tenants is behind [`Store::system`], whose caller has to give a reason, which is logged.
+
+use async_trait::async_trait;
+
+use crate::{
+    api_key::ApiKey,
+    attachment::Attachment,
+    audit::{Entry, NewEntry},
+    error::Result,
+    id::{
+        ApiKeyId, AttachmentId, InstanceId, InvitationId, LoginId, MessageId, RefreshTokenId, SessionId, TenantId,
+        UserId,
+    },
+    instance::Instance,
+    member::{Invitation, Member, Membership},
+    message::{Exchange, Failure, Message, State},
+    page::{Page, PageRequest},
+    policy::Role,
+    session::Session,
+    tenant::Tenant,
+    time::Timestamp,
+    usage::{UsageRecord, UsageTotal},
+    user::{RefreshToken, User},
+};
+
+/// Hands out ports.
+pub trait Store: Send + Sync {
+    /// Tenants: an aggregate of the platform, not of a tenant.
+    fn tenants(&self) -> Box<dyn Tenants>;
+    /// People.
+    fn users(&self) -> Box<dyn Users>;
+    /// Refresh tokens.
+    fn refresh_tokens(&self) -> Box<dyn RefreshTokens>;
+    /// The members of `tenant`.
+    fn members(&self, tenant: &TenantId) -> Box<dyn Members>;
+    /// The invitations of `tenant`.
+    fn invitations(&self, tenant: &TenantId) -> Box<dyn Invitations>;
+    /// The API keys of `tenant`.
+    fn api_keys(&self, tenant: &TenantId) -> Box<dyn ApiKeys>;
+    /// The audit log of `tenant`, or the platform's own.
+    fn audit(&self, tenant: Option<&TenantId>) -> Box<dyn AuditLog>;
+    /// The bot of `tenant`.
+    fn instances(&self, tenant: &TenantId) -> Box<dyn Instances>;
+    /// The sessions of `tenant`.
+    fn sessions(&self, tenant: &TenantId) -> Box<dyn Sessions>;
+    /// The messages of `tenant`.
+    fn messages(&self, tenant: &TenantId) -> Box<dyn Messages>;
+    /// The attachments of `tenant`.
+    fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments>;
+    /// The usage ledger of `tenant`.
+    fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger>;
+    /// Answers that were given under an `Idempotency-Key`. `owner` is whoever sent it: a caller's actor.
+    fn idempotency(&self, owner: &str) -> Box<dyn Idempotency>;
+    /// What spans tenants. `reason` goes to the log.
+    fn system(&self, reason: &'static str) -> Box<dyn System>;
+}
+
+/// Tenants.
+#[async_trait]
+pub trait Tenants: Send + Sync {
+    /// Stores a new one together with its bot, and its owner where there is one already.
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] where its name or its address is taken.
+    async fn insert(&self, tenant: &Tenant, instance: &Instance, owner: Option<&UserId>) -> Result<()>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, id: &TenantId) -> Result<Tenant>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn by_name(&self, name: &str) -> Result<Tenant>;
+    /// The newest last.
+    async fn list(&self, page: &PageRequest) -> Result<Page<Tenant>>;
+    /// Stores a changed one if its `version` is still the stored one, which then grows by one. Returns it as stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::Stale`]; [`crate::Error::Conflict`] where its new name or address is taken.
+    async fn update(&self, tenant: &Tenant) -> Result<Tenant>;
+    /// At most `limit` tenants in deletion whose grace period is over at `now`.
+    async fn due_for_erasure(&self, now: Timestamp, limit: u32) -> Result<Vec<Tenant>>;
+    /// Erases a tenant and every row of its own in all tables, in one transaction.
+    async fn erase(&self, id: &TenantId) -> Result<()>;
+}
+
+/// People.
+#[async_trait]
+pub trait Users: Send + Sync {
+    /// Stores a new one with the hash of the password (PHC string).
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] where the address is taken.
+    async fn insert(&self, user: &User, password_hash: &str) -> Result<()>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, id: &UserId) -> Result<User>;
+    /// With the hash of the password.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn by_email(&self, email: &str) -> Result<(User, String)>;
+    /// The newest last.
+    async fn list(&self, page: &PageRequest) -> Result<Page<User>>;
+    /// Stores a changed one if its `version` is still the stored one. Returns it as stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::Stale`].
+    async fn update(&self, user: &User) -> Result<User>;
+    /// Stores another password.
+    async fn set_password(&self, id: &UserId, password_hash: &str, now: Timestamp) -> Result<()>;
+    /// Whether there is any platform administrator.
+    async fn any_admin(&self) -> Result<bool>;
+    /// The first platform administrator.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn first_admin(&self) -> Result<User>;
+    /// The tenants that a user belongs to.
+    async fn memberships(&self, id: &UserId) -> Result<Vec<Membership>>;
+}
+
+/// Refresh tokens.
+#[async_trait]
+pub trait RefreshTokens: Send + Sync {
+    /// Stores a new one.
+    async fn insert(&self, token: &RefreshToken) -> Result<()>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn by_hash(&self, hash: &[u8; 32]) -> Result<RefreshToken>;
+    /// Marks it as used, if it was not. Returns whether it was not: `false` means that it is used a second time.
+    async fn take(&self, id: &RefreshTokenId, now: Timestamp) -> Result<bool>;
+    /// Ends a login.
+    async fn revoke_login(&self, login: &LoginId, now: Timestamp) -> Result<()>;
+    /// Ends all logins of a user. Returns which.
+    async fn revoke_user(&self, user: &UserId, now: Timestamp) -> Result<Vec<LoginId>>;
+    /// Deletes at most `limit` that expired before `before`. Returns how many.
+    async fn delete_expired(&self, before: Timestamp, limit: u32) -> Result<u64>;
+}
+
+/// Members of one tenant.
+#[async_trait]
+pub trait Members: Send + Sync {
+    /// By their id.
+    async fn list(&self, page: &PageRequest) -> Result<Page<Member>>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, user: &UserId) -> Result<Member>;
+    /// Adds a user, or changes the role of one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] where the last owner would lose that role.
+    async fn put(&self, user: &UserId, role: Role, now: Timestamp) -> Result<()>;
+    /// Takes a user out.
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] where it is the last owner; [`crate::Error::NotFound`].
+    async fn remove(&self, user: &UserId) -> Result<()>;
+}
+
+/// Invitations of one tenant.
+#[async_trait]
+pub trait Invitations: Send + Sync {
+    /// Stores a new one with the SHA-256 of its token.
+    async fn insert(&self, invitation: &Invitation, token_hash: &[u8; 32]) -> Result<()>;
+    /// The newest last.
+    async fn list(&self, page: &PageRequest) -> Result<Page<Invitation>>;
+    /// Takes it back.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn delete(&self, id: &InvitationId) -> Result<()>;
+    /// Marks it as taken up and makes `user` a member, in one transaction, if it was not taken up before. Returns
+    /// whether it was not.
+    async fn accept(&self, id: &InvitationId, user: &UserId, now: Timestamp) -> Result<bool>;
+}
+
+/// API keys of one tenant.
+#[async_trait]
+pub trait ApiKeys: Send + Sync {
+    /// Stores a new one with the SHA-256 of its secret.
+    async fn insert(&self, key: &ApiKey, hash: &[u8; 32]) -> Result<()>;
+    /// The newest last.
+    async fn list(&self, page: &PageRequest) -> Result<Page<ApiKey>>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, id: &ApiKeyId) -> Result<ApiKey>;
+    /// Takes it back. Twice is the same as once.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn revoke(&self, id: &ApiKeyId, now: Timestamp) -> Result<()>;
+    /// Notes that it was used.
+    async fn touch(&self, id: &ApiKeyId, now: Timestamp) -> Result<()>;
+}
+
+/// An audit log.
+#[async_trait]
+pub trait AuditLog: Send + Sync {
+    /// Adds an entry to the end of its chain (see [`crate::audit`]).
+    async fn append(&self, entry: &NewEntry) -> Result<Entry>;
+    /// The newest first; its cursor is an entry's `seq`.
+    async fn list(&self, page: &PageRequest) -> Result<Page<Entry>>;
+}
+
+/// The bot of one tenant.
+#[async_trait]
+pub trait Instances: Send + Sync {
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self) -> Result<Instance>;
+    /// Stores a changed one if its `version_lock` is still the stored one, which then grows by one. Returns it as stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::Stale`].
+    async fn update(&self, instance: &Instance) -> Result<Instance>;
+}
+
+/// Sessions of one tenant.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// Stores a new one.
+    async fn insert(&self, session: &Session) -> Result<()>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, id: &SessionId) -> Result<Session>;
+    /// The newest first. `end_user` narrows the list.
+    async fn list(&self, end_user: Option<&str>, page: &PageRequest) -> Result<Page<Session>>;
+    /// Stores a changed one if its `version` is still the stored one. Returns it as stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::Stale`].
+    async fn update(&self, session: &Session) -> Result<Session>;
+}
+
+/// A message to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// The message, in state `accepted` (or `blocked`).
+    pub message: Message,
+    /// The caller's `Idempotency-Key`, if any, with the SHA-256 of what they sent.
+    pub idempotency: Option<(String, [u8; 32])>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is durable.
+    New,
+    /// The same was accepted before, under this id.
+    Before(MessageId),
+}
+
+/// What a delivery needs to know, and how far it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Which.
+    pub message: Message,
+    /// Whose words.
+    pub end_user: String,
+    /// The session's generation when it was claimed; grows when a person takes over.
+    pub session_generation: i64,
+    /// The bot's number of the message, once the bot has said it.
+    pub bot_record: Option<i64>,
+    /// The answer as far as it came, where it was interrupted.
+    pub partial: String,
+}
+
+/// How a delivery ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With an answer: stored in state `done` (whole) or `interrupted` (a part of it). Its `reply_to` is the message.
+    Reply(Message),
+    /// Without one; the message becomes `failed`, `blocked` or `interrupted` as given.
+    NoReply(State, Option<Failure>),
+}
+
+/// Messages of one tenant.
+#[async_trait]
+pub trait Messages: Send + Sync {
+    /// Makes a message durable. When this returns, it survives the loss of everything but the disk.
+    ///
+    /// # Errors
+    /// [`crate::Error::KeyReused`] where the key was used in this session for something else;
+    /// [`crate::Error::NotFound`] where the session is not this tenant's.
+    async fn accept(&self, new: NewMessage) -> Result<Accepted>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, id: &MessageId) -> Result<Message>;
+    /// With its answer.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn exchange(&self, id: &MessageId) -> Result<Exchange>;
+    /// Of a session, the newest last. Without a cursor: the newest page; a cursor leads to older ones.
+    async fn list(&self, session: &SessionId, page: &PageRequest) -> Result<Page<Message>>;
+    /// Moves a message from one state to another if it is still in the first. Returns whether it was.
+    async fn set_state(&self, id: &MessageId, from: State, to: State, now: Timestamp) -> Result<bool>;
+    /// Notes the bot's own number of a message.
+    async fn set_bot_record(&self, id: &MessageId, record: i64) -> Result<()>;
+    /// Keeps the answer as far as it came, for the repair.
+    async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<()>;
+    /// Ends a delivery in one transaction: the message's state, the reply, the session's last activity. Does nothing
+    /// and returns `false` where the message is in none of the states `from`. A message that is `interrupted` and has
+    /// a partial reply gets that reply replaced.
+    async fn finish(&self, id: &MessageId, from: &[State], outcome: Outcome, now: Timestamp) -> Result<bool>;
+    /// What a delivery needs.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn delivery(&self, id: &MessageId) -> Result<Delivery>;
+    /// The largest of the bot's own numbers in a session that belongs to an earlier message than `before`; 0 for none.
+    async fn last_bot_record(&self, session: &SessionId, before: &MessageId) -> Result<i64>;
+    /// Notes the bot's number of an answer.
+    async fn set_reply_record(&self, reply: &MessageId, record: i64) -> Result<()>;
+    /// Messages of end users accepted since `since`, for the daily quota.
+    async fn count_since(&self, since: Timestamp) -> Result<u64>;
+}
+
+/// Attachments of one tenant.
+#[async_trait]
+pub trait Attachments: Send + Sync {
+    /// Stores a new one.
+    async fn insert(&self, attachment: &Attachment) -> Result<()>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, id: &AttachmentId) -> Result<Attachment>;
+    /// The bytes of all together, for the quota.
+    async fn total_bytes(&self) -> Result<u64>;
+}
+
+/// The usage ledger of one tenant.
+#[async_trait]
+pub trait UsageLedger: Send + Sync {
+    /// Adds lines. Adding the same one again changes nothing.
+    async fn append(&self, records: &[UsageRecord]) -> Result<()>;
+    /// The newest first.
+    async fn list(&self, page: &PageRequest) -> Result<Page<UsageRecord>>;
+    /// By day, from `from` to `to`, days without any left out, the oldest first.
+    async fn by_day(&self, from: Timestamp, to: Timestamp) -> Result<Vec<UsageTotal>>;
+    /// The tokens since `since`, for the monthly quota.
+    async fn tokens_since(&self, since: Timestamp) -> Result<u64>;
+}
+
+/// An answer that is given again under the same `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// What is known of an `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing: go on, then `finish` or `forget`.
+    New,
+    /// The same request was answered before.
+    Answered(StoredAnswer),
+    /// The same request is being worked on.
+    InProgress,
+    /// Another request had this key.
+    Different,
+}
+
+/// Answers under `Idempotency-Key`s of one owner.
+#[async_trait]
+pub trait Idempotency: Send + Sync {
+    /// Takes the key for a request, whose method, path and body are in `request_hash`. An unfinished one that is older
+    /// than `abandoned_before` counts as never begun.
+    async fn begin(
+        &self,
+        key: &str,
+        request_hash: &[u8; 32],
+        now: Timestamp,
+        abandoned_before: Timestamp,
+    ) -> Result<Begun>;
+    /// Keeps the answer.
+    async fn finish(&self, key: &str, answer: &StoredAnswer) -> Result<()>;
+    /// Gives the key back: nothing was done.
+    async fn forget(&self, key: &str) -> Result<()>;
+}
+
+/// What spans tenants. Whoever calls has no tenant yet, or all of them.
+#[async_trait]
+pub trait System: Send + Sync {
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<()>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn api_key_by_hash(&self, hash: &[u8; 32]) -> Result<ApiKey>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn invitation_by_hash(&self, hash: &[u8; 32]) -> Result<(TenantId, Invitation)>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn instance(&self, id: &InstanceId) -> Result<Instance>;
+    /// All bots, by their id.
+    async fn instances(&self, page: &PageRequest) -> Result<Page<Instance>>;
+    /// At most `limit` messages that wait to be delivered, the oldest first, after `after`.
+    async fn waiting_messages(
+        &self,
+        after: Option<&MessageId>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, SessionId, MessageId)>>;
+    /// At most `limit` messages that were being delivered or streamed, or were interrupted after `interrupted_since`: what is to be
+    /// repaired when nobody works on it any more. The oldest first, after `after`.
+    async fn unfinished_messages(
+        &self,
+        interrupted_since: Timestamp,
+        after: Option<&MessageId>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MessageId)>>;
+    /// At most `limit` sessions that are not closed, in which nobody wrote since `before`, and no message is unfinished.
+    async fn idle_sessions(&self, before: Timestamp, limit: u32) -> Result<Vec<Session>>;
+    /// Deletes at most `limit` answers kept under an `Idempotency-Key` since before `before`. Returns how many.
+    async fn delete_idempotency(&self, before: Timestamp, limit: u32) -> Result<u64>;
+}
