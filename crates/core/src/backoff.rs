@@ -18,7 +18,7 @@ impl Backoff {
         let exponent = failures.saturating_sub(1).min(20);
         let full = self.first.saturating_mul(1 << exponent).min(self.max);
         // Between three quarters and all of it.
-        full.checked_sub(full.mul_f64(0.25 * f64::from(disorder) / f64::from(u32::MAX))).unwrap()
+        full.mul_f64(1.0 - 0.25 * f64::from(disorder) / f64::from(u32::MAX))
     }
 }
 

@@ -87,8 +87,7 @@ pub fn next(state: Observed, event: Event) -> Result<Observed, Error> {
         (O::Deleting, _) => Err(Error::conflict("this bot is being erased")),
         (_, Event::Stopped) => Ok(O::Suspended),
         (O::Pending | O::Provisioning, Event::ProvisioningBegan) => Ok(O::Provisioning),
-        (O::Hibernated, Event::ProvisioningBegan) => Ok(O::Waking),
-        (O::Waking, Event::ProcessStarted | Event::ProvisioningBegan) => Ok(O::Waking),
+        (O::Hibernated | O::Waking, Event::ProvisioningBegan) | (O::Waking, Event::ProcessStarted) => Ok(O::Waking),
         (O::Pending | O::Provisioning | O::Starting | O::Updating | O::Restoring, Event::ProcessStarted) => {
             Ok(O::Starting)
         }

@@ -103,7 +103,7 @@ mod tests {
     fn is_written_as_rfc_3339_and_read_back() {
         let moment = Timestamp::from_micros(1_795_402_721_000_042);
         let json = serde_json::to_string(&moment).unwrap();
-        assert_eq!(json, "\"2026-11-23T03:38:41.000042Z\"");
+        assert_eq!(json, "\"2026-11-23T02:58:41.000042Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), moment);
     }
 
