@@ -1,0 +1,5 @@
+//! Backends of the port [`astrfleet_core::ports::Bus`].
+
+mod memory;
+
+pub use memory::MemoryBus;
