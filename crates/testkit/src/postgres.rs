@@ -1,0 +1,332 @@
+//! A real PostgreSQL as a child process with a folder of its own: one for all tests of a process, with a database for
+//! each, or one for a test that has to kill it. Tests that need it fail where it is missing, and say how to get it.
+//!
+//! No server outlives its test process, however that ends: a small shell keeps it, and stops it when the pipe from the
+//! test process closes.
+
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{
+    AssertSqlSafe, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::sync::OnceCell;
+
+use crate::{parts::find, processes::wait_until_none_in};
+
+/// The user of every database; the server trusts whoever reaches it, which is this machine alone.
+const USER: &str = "test";
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Stops the server and removes its folder when the test process is gone: `$1` is the folder, the rest the command.
+const KEEPER: &str = r#"trap '' INT HUP TERM
+folder=$1; shift
+"$@" </dev/null & server=$!
+cat >/dev/null
+kill -QUIT $server 2>/dev/null
+wait $server
+rm -rf "$folder""#;
+
+/// A running server.
+pub struct Postgres {
+    folder: PathBuf,
+    port: u16,
+    durable: bool,
+    keepers: Mutex<Vec<(Child, Option<ChildStdin>)>>,
+    templates: Mutex<HashMap<String, Arc<OnceCell<String>>>>,
+}
+
+/// A database of one test; dropped with it.
+pub struct Database {
+    /// A pool of a few connections to it.
+    pub pool: PgPool,
+    name: String,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Postgres {
+    /// The server that all tests of this process share; started by the first.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        // Starting takes two seconds of other programs' work: not on a test's own thread.
+        let server = tokio::task::spawn_blocking(|| SHARED.get_or_init(|| Self::initialise(false))).await.unwrap();
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// A server of one test's own, for tests that kill it.
+    pub async fn start() -> Self {
+        Self::started(false).await
+    }
+
+    /// The same with everything on that makes a commit durable: for measuring.
+    pub async fn start_durable() -> Self {
+        Self::started(true).await
+    }
+
+    async fn started(durable: bool) -> Self {
+        let server = tokio::task::spawn_blocking(move || Self::initialise(durable)).await.unwrap();
+        server.wait_until_ready().await;
+        server
+    }
+
+    fn initialise(durable: bool) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("astrfleet-pg-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        if is_root() {
+            run(Command::new("chown").arg("postgres:").arg(&folder));
+        }
+        let mut initdb = as_postgres(&find("initdb"));
+        run(initdb
+            .args(["--no-sync", "--no-instructions", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .arg(format!("--username={USER}"))
+            .arg("-D")
+            .arg(folder.join("data")));
+        let server =
+            Self { folder, port: free_port(), durable, keepers: Mutex::default(), templates: Mutex::default() };
+        server.spawn();
+        server
+    }
+
+    /// Starts the server process on its folder.
+    fn spawn(&self) {
+        let command = as_postgres(&find("postgres"));
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", KEEPER, "keeper"]).arg(&self.folder).arg(command.get_program()).args(command.get_args());
+        keeper.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "shared_buffers=64MB"]);
+        if !self.durable {
+            keeper.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+        }
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        keeper.arg("-p").arg(self.port.to_string()).arg("-k").arg(&self.folder).arg("-D").arg(self.data());
+        keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        let mut keeper = keeper.spawn().unwrap();
+        let pipe = keeper.stdin.take();
+        self.keepers.lock().unwrap().push((keeper, pipe));
+    }
+
+    async fn wait_until_ready(&self) {
+        let answered = tokio::time::timeout(PATIENCE, async {
+            while PgPoolOptions::new().max_connections(1).connect_with(self.options("postgres")).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if answered.await.is_err() {
+            let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+            panic!("PostgreSQL did not answer within {PATIENCE:?}:\n{log}");
+        }
+    }
+
+    /// An empty database.
+    pub async fn database(&self) -> Database {
+        self.create("template0").await
+    }
+
+    /// A database that is a copy of what `fill` made once for this key: migrations run once a process, not once a test.
+    ///
+    /// # Panics
+    /// When `fill` does.
+    pub async fn database_like(&self, key: &str, fill: impl AsyncFnOnce(PgPool)) -> Database {
+        let template = Arc::clone(self.templates.lock().unwrap().entry(key.to_owned()).or_default());
+        let name = template
+            .get_or_init(|| async {
+                let database = self.create("template0").await;
+                fill(database.pool.clone()).await;
+                // A template must have no connection open.
+                database.pool.close().await;
+                let name = database.name.clone();
+                // It stays as long as the server does.
+                std::mem::forget(database);
+                name
+            })
+            .await;
+        self.create(name).await
+    }
+
+    async fn create(&self, template: &str) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let admin = PgPoolOptions::new().max_connections(1).connect_with(self.options("postgres")).await.unwrap();
+        // Both names are our own.
+        let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template}"));
+        sqlx::raw_sql(create).execute(&admin).await.unwrap();
+        admin.close().await;
+        let pool = PgPoolOptions::new().max_connections(8).connect_with(self.options(&name)).await.unwrap();
+        Database { pool, name, folder: self.folder.clone(), port: self.port }
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How to connect to a database of this server.
+    #[must_use]
+    pub fn options(&self, database: &str) -> PgConnectOptions {
+        options(&self.folder, self.port, database)
+    }
+
+    /// Kills the server at once, as a power cut would.
+    pub fn kill_9(&self) {
+        let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let pid = pid.lines().next().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// Starts it again after [`Postgres::kill_9`], on the same port with the same data.
+    pub async fn restart(&self) {
+        // Its children notice that it is gone, and hold its memory until then; all of them work in the data folder.
+        wait_until_none_in(&self.data()).await;
+        self.spawn();
+        self.wait_until_ready().await;
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let mut keepers = std::mem::take(&mut *self.keepers.lock().unwrap());
+        for (_, pipe) in &mut keepers {
+            pipe.take();
+        }
+        for (keeper, _) in &mut keepers {
+            keeper.wait().ok();
+        }
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+impl Database {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How to connect to it, by the socket in the server's folder.
+    #[must_use]
+    pub fn options(&self) -> PgConnectOptions {
+        options(&self.folder, self.port, &self.name)
+    }
+
+    /// Its address for other programs.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://{USER}@127.0.0.1:{}/{}", self.port, self.name)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let mut drop = Command::new(find("psql"));
+        drop.args(["-q", "-U", USER, "-d", "postgres", "-p"]).arg(self.port.to_string()).arg("-h").arg(&self.folder);
+        drop.arg("-c").arg(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        // A server that was killed has nothing to drop.
+        drop.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+    }
+}
+
+fn options(folder: &Path, port: u16, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new().socket(folder).port(port).username(USER).database(database)
+}
+
+/// A port that was free a moment ago: the server cannot be asked for one.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).unwrap().port()
+}
+
+/// The server refuses to run as root.
+fn as_postgres(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(find("setpriv"));
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+    command
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn count(pool: &PgPool) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM things").fetch_one(pool).await.unwrap()
+    }
+
+    async fn fill(pool: PgPool) {
+        sqlx::raw_sql("CREATE TABLE things (name text); INSERT INTO things VALUES ('one')")
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_test_has_a_database_of_its_own() {
+        let server = Postgres::shared().await;
+        let (one, other) = (server.database_like("things", fill).await, server.database_like("things", fill).await);
+        sqlx::raw_sql("INSERT INTO things VALUES ('two')").execute(&one.pool).await.unwrap();
+        assert_eq!((count(&one.pool).await, count(&other.pool).await), (2, 1));
+        assert_eq!(count(&PgPool::connect(&one.url()).await.unwrap()).await, 2, "the address is the same database");
+
+        let empty = server.database().await;
+        let tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'things'";
+        assert_eq!(sqlx::query_scalar::<_, i64>(tables).fetch_one(&empty.pool).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_database_is_gone() {
+        let server = Postgres::shared().await;
+        let database = server.database().await;
+        let name = database.name().to_owned();
+        drop(database);
+        let admin = PgPool::connect_with(server.options("postgres")).await.unwrap();
+        let left = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM pg_database WHERE datname = $1").bind(name);
+        assert_eq!(left.fetch_one(&admin).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_killed_server_comes_back_with_its_data_and_goes_with_its_folder() {
+        let server = Postgres::start().await;
+        let database = server.database().await;
+        fill(database.pool.clone()).await;
+        server.kill_9();
+        server.restart().await;
+        let pool = PgPool::connect_with(database.options()).await.unwrap();
+        assert_eq!(count(&pool).await, 1);
+        pool.close().await;
+        let folder = server.folder.clone();
+        drop((database, server));
+        assert!(!folder.exists());
+    }
+}
