@@ -1,0 +1,105 @@
+//! The first thing that sees a request: asks a [`Front`] where it goes, and takes it there.
+//!
+//! No policy of its own. A request that is passed on touches nothing here but the way through.
+
+use std::{future::Future, pin::Pin, rc::Rc};
+
+use axum::{Router, extract::ConnectInfo};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+use tower::ServiceExt as _;
+
+use super::{
+    body::Body,
+    forward::Forwarder,
+    headers::{self, HeaderEdits},
+    listen::{Handler, Peer},
+    upstream::{ForwardError, Upstream},
+};
+
+/// Where a request goes.
+pub enum Route {
+    /// To the router of this process.
+    Local,
+    /// To an upstream.
+    Forward {
+        /// Which.
+        upstream: Upstream,
+        /// How it is changed on the way.
+        edits: HeaderEdits,
+    },
+    /// Nowhere: this is the answer.
+    Answer(Response<Body>),
+    /// Not known yet, because something has to be waited for (a key that is not cached, a bot that wakes). It must own what
+    /// it needs; the request waits beside it.
+    Later(Pin<Box<dyn Future<Output = Self>>>),
+}
+
+/// Decides about requests. One for each worker, so its caches need no lock.
+pub trait Front: 'static {
+    /// What is remembered of a request until it is answered: its start, its tenant, its place in a metric. Dropped without
+    /// [`Front::leave`] when the client goes away first.
+    type Visit: 'static;
+
+    /// Decides where `request` goes, and may change its head. Must neither block nor take long.
+    fn enter(&self, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Self::Visit);
+
+    /// Sees every answer before it goes out, may change it, and turns a failure into one.
+    fn leave(&self, visit: Self::Visit, outcome: Result<Response<Body>, ForwardError>) -> Response<Body>;
+
+    /// Called about once a second.
+    fn tick(&self) {}
+}
+
+/// One worker's gate.
+pub struct Gate<F> {
+    front: F,
+    forwarder: Forwarder,
+    router: Router,
+    home: Handle,
+}
+
+impl<F: Front> Gate<F> {
+    /// A gate in front of `router`, whose handlers run on `home`: what they open (connections to a database, say) then
+    /// belongs to a runtime that outlives this worker.
+    #[must_use]
+    pub const fn new(front: F, forwarder: Forwarder, router: Router, home: Handle) -> Self {
+        Self { front, forwarder, router, home }
+    }
+
+    async fn local(&self, peer: &Peer, mut request: Request<Incoming>) -> Result<Response<Body>, ForwardError> {
+        request.extensions_mut().insert(ConnectInfo(peer.address));
+        let answer = self.router.clone().oneshot(request.map(axum::body::Body::new));
+        match AbortOnDropHandle::new(self.home.spawn(answer)).await {
+            Ok(Ok(response)) => Ok(response.map(Body::from)),
+            Err(error) => Err(ForwardError::Crashed(error)),
+        }
+    }
+}
+
+impl<F: Front> Handler for Gate<F> {
+    type Body = Body;
+
+    async fn handle(self: Rc<Self>, peer: Rc<Peer>, mut request: Request<Incoming>) -> Response<Body> {
+        headers::scrub(request.headers_mut());
+        let (mut route, visit) = self.front.enter(&peer, &mut request);
+        let outcome = loop {
+            match route {
+                Route::Local => break self.local(&peer, request).await,
+                Route::Forward { upstream, edits } => {
+                    break self.forwarder.forward(request, &upstream, &edits, &peer).await;
+                }
+                Route::Answer(response) => break Ok(response),
+                Route::Later(decision) => route = decision.await,
+            }
+        };
+        self.front.leave(visit, outcome)
+    }
+
+    fn tick(&self) {
+        self.forwarder.pool().sweep();
+        self.front.tick();
+    }
+}

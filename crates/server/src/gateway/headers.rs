@@ -1,0 +1,284 @@
+//! What happens to headers on the way through. Pure: no I/O, no policy.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, HOST, TE, UPGRADE},
+    uri::PathAndQuery,
+};
+
+use super::listen::Peer;
+
+/// Headers of ours that no client may send: they are removed before anybody reads them.
+pub const PRIVATE_PREFIX: &str = "x-astrfleet-";
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What to change in a request that is passed on, besides what RFC 9110 §7.6 demands.
+#[derive(Clone, Debug)]
+pub struct HeaderEdits {
+    /// What the upstream is told as `Host`; `None` keeps the client's.
+    pub host: Option<HeaderValue>,
+    /// `http` or `https`: how the client came, for `X-Forwarded-Proto`.
+    pub scheme: HeaderValue,
+    /// Whether the peer may tell us who its client was. Only for proxies of our own; everybody else's
+    /// `Forwarded`, `X-Forwarded-*` and `X-Real-IP` are thrown away.
+    pub trust_forwarded: bool,
+    /// Headers to remove.
+    pub remove: Vec<HeaderName>,
+    /// Headers to set, whatever the client sent under the same name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Another path and query than the client's.
+    pub path: Option<PathAndQuery>,
+    /// Whether a WebSocket may be opened through us.
+    pub websocket: bool,
+}
+
+impl Default for HeaderEdits {
+    fn default() -> Self {
+        Self {
+            host: None,
+            scheme: HeaderValue::from_static("http"),
+            trust_forwarded: false,
+            remove: Vec::new(),
+            set: Vec::new(),
+            path: None,
+            websocket: true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    EndToEnd,
+    HopByHop,
+    Forwarded,
+}
+
+/// The headers that end at each hop (RFC 9110 §7.6.1, and those of the proxy itself), `Expect`, which we answer
+/// ourselves, and those that say who was here before us.
+fn kind(name: &str) -> Kind {
+    match name {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "te"
+        | "transfer-encoding"
+        | "upgrade"
+        | "expect" => Kind::HopByHop,
+        "forwarded" | "x-real-ip" => Kind::Forwarded,
+        _ if name.starts_with("x-forwarded-") => Kind::Forwarded,
+        _ => Kind::EndToEnd,
+    }
+}
+
+/// Removes what only we may say.
+pub(super) fn scrub(headers: &mut HeaderMap) {
+    remove_where(headers, |name| name.starts_with(PRIVATE_PREFIX));
+}
+
+/// Makes a client's headers those of our own request. `host` stands in for a missing `Host` (HTTP/1.0).
+pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer, host: &str, websocket: bool) {
+    let trailers = headers.get(TE).is_some_and(|te| lists(te, "trailers"));
+    let earlier = if edits.trust_forwarded { headers.get(&FORWARDED_FOR).cloned() } else { None };
+    hop_by_hop(headers, !edits.trust_forwarded);
+    for name in &edits.remove {
+        headers.remove(name);
+    }
+    if websocket {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    } else if trailers {
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let client = match earlier {
+        Some(earlier) => appended(&earlier, &peer.forwarded_for),
+        None => peer.forwarded_for.clone(),
+    };
+    headers.insert(FORWARDED_FOR, client);
+    if !edits.trust_forwarded || !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, edits.scheme.clone());
+    }
+    if (!edits.trust_forwarded || !headers.contains_key(&FORWARDED_HOST))
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    if let Some(host) = edits.host.clone() {
+        headers.insert(HOST, host);
+    } else if !headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
+        headers.insert(HOST, host);
+    }
+    for (name, value) in &edits.set {
+        headers.insert(name.clone(), value.clone());
+    }
+}
+
+/// Makes an upstream's headers those of our own answer.
+pub(super) fn inward(headers: &mut HeaderMap) {
+    hop_by_hop(headers, false);
+}
+
+/// The request asks to become a WebSocket (RFC 6455 §4.1).
+pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && headers.get_all(CONNECTION).iter().any(|value| lists(value, "upgrade"))
+}
+
+fn hop_by_hop(headers: &mut HeaderMap, forwarded: bool) {
+    if let Some(value) = headers.get(CONNECTION)
+        && names_headers(value.as_bytes())
+    {
+        remove_named(headers);
+    }
+    remove_where(headers, |name| match kind(name) {
+        Kind::HopByHop => true,
+        Kind::Forwarded => forwarded,
+        Kind::EndToEnd => false,
+    });
+}
+
+/// `close` and `keep-alive` are all that most clients ever say.
+fn names_headers(value: &[u8]) -> bool {
+    !value.eq_ignore_ascii_case(b"keep-alive") && !value.eq_ignore_ascii_case(b"close")
+}
+
+fn remove_named(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != HOST)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Looks through all names first: most requests have nothing to remove, and looking allocates nothing.
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    if !headers.keys().any(|name| unwanted(name.as_str())) {
+        return;
+    }
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn lists(value: &HeaderValue, word: &str) -> bool {
+    value.to_str().is_ok_and(|value| {
+        value.split(',').any(|item| item.split(';').next().is_some_and(|item| item.trim().eq_ignore_ascii_case(word)))
+    })
+}
+
+fn appended(earlier: &HeaderValue, last: &HeaderValue) -> HeaderValue {
+    let joined = [earlier.as_bytes(), b", ", last.as_bytes()].concat();
+    HeaderValue::from_bytes(&joined).unwrap_or_else(|_| last.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+            .collect()
+    }
+
+    fn peer() -> Peer {
+        Peer::new("203.0.113.9:4711".parse().unwrap())
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_named_in_connection_stay_behind() {
+        let mut headers = map(&[
+            ("host", "a.example"),
+            ("connection", "keep-alive, X-Hop, host"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-connection", "keep-alive"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+        ]);
+        outward(&mut headers, &HeaderEdits::default(), &peer(), "u:1", false);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]);
+    }
+
+    #[test]
+    fn a_stranger_cannot_say_who_he_is() {
+        let spoofed = [
+            ("host", "a.example"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-prefix", "/x"),
+            ("x-real-ip", "1.1.1.1"),
+        ];
+        let mut headers = map(&spoofed);
+        outward(&mut headers, &HeaderEdits::default(), &peer(), "u:1", false);
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "a.example");
+        assert!(["forwarded", "x-real-ip", "x-forwarded-prefix"].iter().all(|name| !headers.contains_key(*name)));
+
+        let mut headers = map(&spoofed);
+        let trusting = HeaderEdits { trust_forwarded: true, ..HeaderEdits::default() };
+        outward(&mut headers, &trusting, &peer(), "u:1", false);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 203.0.113.9");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn edits_win_over_the_client() {
+        let mut headers = map(&[("host", "a.example"), ("authorization", "Bearer theirs"), ("cookie", "a=b")]);
+        let edits = HeaderEdits {
+            host: Some(HeaderValue::from_static("bot.local")),
+            remove: vec![http::header::COOKIE],
+            set: vec![(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer ours"))],
+            ..HeaderEdits::default()
+        };
+        outward(&mut headers, &edits, &peer(), "u:1", false);
+        assert_eq!(headers["host"], "bot.local");
+        assert_eq!(headers["authorization"], "Bearer ours");
+        assert!(!headers.contains_key("cookie"));
+    }
+
+    #[test]
+    fn a_missing_host_is_the_upstreams() {
+        let mut headers = HeaderMap::new();
+        outward(&mut headers, &HeaderEdits::default(), &peer(), "127.0.0.1:6185", false);
+        assert_eq!(headers["host"], "127.0.0.1:6185");
+    }
+
+    #[test]
+    fn our_own_headers_are_not_taken_from_strangers() {
+        let mut headers = map(&[("x-astrfleet-tenant", "ten_other"), ("x-other", "1")]);
+        scrub(&mut headers);
+        assert_eq!(headers, map(&[("x-other", "1")]));
+    }
+
+    #[test]
+    fn a_websocket_is_recognised_in_any_case() {
+        assert!(wants_websocket(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])));
+        assert!(!wants_websocket(&map(&[("connection", "keep-alive"), ("upgrade", "websocket")])));
+        assert!(!wants_websocket(&map(&[("connection", "upgrade"), ("upgrade", "h2c")])));
+    }
+}

@@ -1,0 +1,5 @@
+//! The proxied path over real sockets: raw upstreams whose every byte is decided by the test, and raw clients.
+
+mod forwarding;
+mod listening;
+mod parts;

@@ -1,0 +1,183 @@
+//! What these tests are built of.
+
+use std::{future::Future, net::SocketAddr, num::NonZeroUsize, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::gateway::{
+    body::Body,
+    forward::{ForwardLimits, Forwarder},
+    gate::{Front, Gate, Route},
+    headers::HeaderEdits,
+    listen::{ConnectionLimits, Listen, Peer, Serving, bind},
+    upstream::{ForwardError, Pool, PoolLimits, Upstream},
+};
+
+/// A hang is a failure, not a wait for ever.
+pub async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), work).await.expect("this should have happened long ago")
+}
+
+/// Sends everything to one upstream, but `/local` to the router and `/later` after thinking about it.
+struct Everything(Upstream);
+
+impl Front for Everything {
+    type Visit = ();
+
+    fn enter(&self, _peer: &Peer, request: &mut Request<Incoming>) -> (Route, ()) {
+        let forward = Route::Forward { upstream: self.0.clone(), edits: HeaderEdits::default() };
+        let route = match request.uri().path() {
+            "/local" => Route::Local,
+            "/later" => Route::Later(Box::pin(async move {
+                tokio::task::yield_now().await;
+                forward
+            })),
+            _ => forward,
+        };
+        (route, ())
+    }
+
+    fn leave(&self, (): (), outcome: Result<Response<Body>, ForwardError>) -> Response<Body> {
+        outcome.unwrap_or_else(|error| {
+            let status = match error {
+                ForwardError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::BAD_GATEWAY,
+            };
+            let mut response = Response::new(Body::from(Bytes::from(error.to_string())));
+            *response.status_mut() = status;
+            response
+        })
+    }
+}
+
+pub struct Settings {
+    pub connection: ConnectionLimits,
+    pub forward: ForwardLimits,
+    pub pool: PoolLimits,
+    pub router: axum::Router,
+    pub workers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connection: ConnectionLimits::default(),
+            forward: ForwardLimits::default(),
+            pool: PoolLimits::default(),
+            router: axum::Router::new(),
+            workers: 1,
+        }
+    }
+}
+
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub serving: Serving,
+    pub stop: DropGuard,
+}
+
+impl Gateway {
+    pub fn before(upstream: SocketAddr) -> Self {
+        Self::with(upstream, Settings::default())
+    }
+
+    pub fn with(upstream: SocketAddr, settings: Settings) -> Self {
+        let Settings { connection, forward, pool, router, workers } = settings;
+        let listen = Listen { workers: NonZeroUsize::new(workers), ..Listen::on(local()) };
+        let bound = bind(&listen).unwrap();
+        let shutdown = CancellationToken::new();
+        let home = Handle::current();
+        let make = move |worker: &Rc<_>| {
+            let worker: &Rc<crate::gateway::listen::Worker> = worker;
+            let forwarder = Forwarder::new(Pool::new(pool, worker.ticks()), forward, worker.ticks());
+            Gate::new(Everything(upstream.into()), forwarder, router.clone(), home.clone())
+        };
+        let serving = bound.serve(make, connection, &shutdown).unwrap();
+        Self { address: serving.address(), serving, stop: shutdown.drop_guard() }
+    }
+
+    pub async fn connect(&self) -> Wire {
+        Wire(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// One request on a connection of its own: the whole answer.
+    pub async fn ask(&self, request: impl AsRef<[u8]>) -> String {
+        let mut wire = self.connect().await;
+        wire.send(request).await;
+        wire.answer().await
+    }
+}
+
+pub fn local() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+pub async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(local()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+pub async fn accept(listener: &TcpListener) -> Wire {
+    Wire(soon(listener.accept()).await.unwrap().0)
+}
+
+/// One end of a connection.
+pub struct Wire(pub TcpStream);
+
+impl Wire {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Everything up to and with `end`.
+    pub async fn until(&mut self, end: &str) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(end.as_bytes()) {
+            let byte = soon(self.0.read_u8()).await;
+            let so_far = String::from_utf8_lossy(&read).into_owned();
+            read.push(byte.unwrap_or_else(|error| panic!("{error} before {end:?}, after {so_far:?}")));
+        }
+        String::from_utf8(read).unwrap()
+    }
+
+    pub async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await
+    }
+
+    /// A whole message with `Content-Length` (or no body).
+    pub async fn answer(&mut self) -> String {
+        let head = self.head().await;
+        let mut body = vec![0; header(&head, "content-length").map_or(0, |length| length.parse().unwrap())];
+        soon(self.0.read_exact(&mut body)).await.unwrap();
+        head + &String::from_utf8(body).unwrap()
+    }
+
+    /// Waits until the other side has closed; a reset counts.
+    pub async fn closed(&mut self) {
+        let mut rest = [0; 1024];
+        while soon(self.0.read(&mut rest)).await.is_ok_and(|length| length > 0) {}
+    }
+}
+
+pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(": "))
+        .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
+}
+
+pub fn status(answer: &str) -> u16 {
+    answer[9..12].parse().unwrap()
+}
+
+pub const GET: &str = "GET /a?b=c HTTP/1.1\r\nHost: a.example\r\n\r\n";
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
