@@ -12,6 +12,7 @@
 mod background;
 pub mod binary;
 pub mod client;
+pub mod contract;
 pub mod fake_provider;
 pub mod fake_telegram;
 pub mod parts;
