@@ -1,3 +1,21 @@
-//! HTTP in, HTTP out: the roles, and the gateway in front of them.
+//! HTTP in, HTTP out. A role is a folder here: its service (what it does), its `api/` (one endpoint a file), its loops.
+//!
+//! `problem` is the only file that knows status codes. Nothing in this crate knows SQL, processes or which backend
+//! is behind a port.
 
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod context;
+pub mod extract;
 pub mod gateway;
+pub mod llm;
+pub mod loops;
+pub mod manager;
+pub mod message;
+pub mod metrics;
+pub mod problem;
+pub mod role;
+pub mod secrets;
+pub mod session;
+pub mod tenant;

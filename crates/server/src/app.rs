@@ -1,0 +1,150 @@
+//! What every handler and loop may use, and how the roles are put together.
+
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
+
+use astrfleet_core::{
+    id::Ids,
+    ports::{Blobs, Bots, Bus, Clock, Limiter, Rng, Runtime, Store},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    auth, config::ServerConfig, gateway, llm, loops, loops::Loop, manager, message, metrics::Metrics, role::Role,
+    secrets::Secrets, session, tenant,
+};
+
+/// The backends that were picked.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each is the port of its name")]
+pub struct Ports {
+    pub store: Arc<dyn Store>,
+    pub bus: Arc<dyn Bus>,
+    pub limiter: Arc<dyn Limiter>,
+    pub blobs: Arc<dyn Blobs>,
+    pub runtime: Arc<dyn Runtime>,
+    pub bots: Arc<dyn Bots>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+}
+
+/// What all services stand on.
+pub struct Base {
+    /// The backends.
+    pub ports: Ports,
+    /// Makes ids.
+    pub ids: Ids,
+    /// The configuration.
+    pub config: ServerConfig,
+    /// Derives secrets.
+    pub secrets: Secrets,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// What was begun and must be finished before the process ends.
+    pub tasks: TaskTracker,
+    /// Set when the process is to end.
+    pub stop: CancellationToken,
+}
+
+impl Deref for Base {
+    type Target = Ports;
+
+    fn deref(&self) -> &Ports {
+        &self.ports
+    }
+}
+
+/// Shared by all handlers and loops. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    base: Arc<Base>,
+    /// The roles of this process.
+    pub roles: Arc<BTreeSet<Role>>,
+    /// Role `auth`.
+    pub auth: Arc<auth::Service>,
+    /// Role `tenant`.
+    pub tenant: Arc<tenant::Service>,
+    /// Role `manager`.
+    pub manager: Arc<manager::Service>,
+    /// Role `llm`.
+    pub llm: Arc<llm::Service>,
+    /// Role `message`.
+    pub message: Arc<message::Service>,
+    /// Role `gateway`.
+    pub gateway: Arc<gateway::Service>,
+}
+
+impl Deref for App {
+    type Target = Base;
+
+    fn deref(&self) -> &Base {
+        &self.base
+    }
+}
+
+impl App {
+    /// Puts the services of `roles` together. Starts nothing.
+    ///
+    /// # Errors
+    /// [`astrfleet_core::Error::Internal`] where the configuration's secret does not serve.
+    pub fn new(ports: Ports, config: ServerConfig, roles: BTreeSet<Role>) -> astrfleet_core::Result<Self> {
+        let base = Arc::new(Base {
+            ids: Ids::new(Arc::clone(&ports.clock), Arc::clone(&ports.rng)),
+            secrets: Secrets::new(config.auth.jwt_secret.clone()),
+            metrics: Arc::new(Metrics::default()),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            config,
+            ports,
+        });
+        let auth = Arc::new(auth::Service::new(Arc::clone(&base))?);
+        let tenant = Arc::new(tenant::Service::new(Arc::clone(&base)));
+        let manager = Arc::new(manager::Service::new(Arc::clone(&base), Arc::clone(&tenant)));
+        let llm = Arc::new(llm::Service::new(Arc::clone(&base), Arc::clone(&tenant))?);
+        let message = Arc::new(message::Service::new(
+            Arc::clone(&base),
+            Arc::clone(&tenant),
+            Arc::clone(&manager),
+            Arc::clone(&llm),
+        ));
+        let gateway = Arc::new(gateway::Service::new(Arc::clone(&base))?);
+        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, gateway })
+    }
+
+    /// Starts the loops of this process's roles.
+    pub fn start_loops(&self) {
+        let loops: Vec<Loop> = self
+            .roles
+            .iter()
+            .flat_map(|role| match role {
+                Role::Auth => auth::loops(self),
+                Role::Tenant => tenant::loops(self),
+                Role::Session => session::loops(self),
+                Role::Message => message::loops(self),
+                Role::Manager => manager::loops(self),
+                Role::Llm => llm::loops(self),
+                Role::Gateway => Vec::new(),
+            })
+            .collect();
+        loops::start(loops, &self.metrics, &self.tasks, &self.stop);
+    }
+}
+
+/// All routes of this process's roles, with the API description that is made from them.
+pub fn router(app: App) -> (axum::Router, OpenApi) {
+    let mut routes = OpenApiRouter::with_openapi(gateway::description());
+    for role in app.roles.iter() {
+        routes = routes.merge(match role {
+            Role::Auth => auth::routes(),
+            Role::Tenant => tenant::routes(),
+            Role::Session => session::routes(),
+            Role::Message => message::routes(),
+            Role::Manager => manager::routes(),
+            Role::Llm => llm::routes(),
+            Role::Gateway => gateway::routes(),
+        });
+    }
+    let (plain, description) = routes.split_for_parts();
+    (gateway::layered(plain, &app).with_state(app), description)
+}

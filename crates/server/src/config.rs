@@ -1,0 +1,200 @@
+//! What can be configured, by role. The values, with what each is for, stand in `config.default.toml` of the `cli`
+//! crate: that file is the manual. Units are the last part of a name.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use astrfleet_core::plan::Plan;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// All of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Addresses and limits of every request.
+    pub gateway: GatewayConfig,
+    /// Logins and tokens.
+    pub auth: AuthConfig,
+    /// Tenants.
+    pub tenant: TenantConfig,
+    /// Plans by name.
+    pub plans: BTreeMap<String, Plan>,
+    /// Conversations.
+    pub session: SessionConfig,
+    /// Messages.
+    pub message: MessageConfig,
+    /// Models.
+    pub llm: LlmConfig,
+    /// Bots.
+    pub manager: ManagerConfig,
+}
+
+/// Section `[gateway]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// Where metrics are read; none: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Threads that take requests; 0: one for each processor.
+    pub workers: usize,
+    /// The address that users see, without a slash at its end; empty: derived from `listen`.
+    pub public_url: String,
+    /// The domain below which each bot's dashboard has its host: `<tenant>.<domain>`.
+    pub dashboard_domain: String,
+    /// `API_RATE_LIMIT`: requests a minute for each tenant.
+    pub rate_limit_per_minute: u32,
+    /// Requests a minute for each address that has not proven who it is.
+    pub anonymous_rate_limit_per_minute: u32,
+    /// The largest body of a JSON request.
+    pub max_body_bytes: u64,
+    /// The largest attachment.
+    pub max_attachment_bytes: u64,
+    /// The largest body that is passed to a bot.
+    pub max_forwarded_body_bytes: u64,
+    /// How long a request may take to arrive.
+    pub request_timeout_s: u64,
+    /// How long an upstream may take to begin its answer.
+    pub upstream_timeout_s: u64,
+    /// How long running requests may go on after a stop was asked for.
+    pub drain_timeout_s: u64,
+    /// Connections taken at the same time, on all threads together.
+    pub max_connections: usize,
+    /// Whether `X-Forwarded-*` of whoever connects is believed: only behind a proxy of one's own.
+    pub trust_forwarded: bool,
+    /// Where roles live that are not in this process: role -> `http://host:port`.
+    pub remote: BTreeMap<crate::role::Role, String>,
+}
+
+/// Section `[auth]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// `JWT_SECRET`: what all keys and tokens are derived from, at least 32 characters.
+    pub jwt_secret: SecretString,
+    /// The secret before this one, while tokens signed with it still run.
+    pub previous_jwt_secret: Option<SecretString>,
+    /// How long an access token is good for.
+    pub access_token_ttl_s: u64,
+    /// How long a login lasts without being used.
+    pub refresh_token_ttl_s: u64,
+    /// How long an invitation is good for.
+    pub invitation_ttl_s: u64,
+    /// Failed logins of one address, or from one address, before it has to wait.
+    pub login_attempts: u32,
+    /// In this time.
+    pub login_window_s: u64,
+    /// How long a verified token or key is believed without looking again; revocations come at once over the bus.
+    pub cache_ttl_s: u64,
+}
+
+/// Section `[tenant]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantConfig {
+    /// The plan of a tenant that names none.
+    pub default_plan: String,
+    /// The time between a tenant's end and its erasure.
+    pub deletion_grace_s: u64,
+}
+
+/// Section `[session]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionConfig {
+    /// `SESSION_TIMEOUT`: a session in which nobody wrote for so long is closed.
+    pub idle_timeout_s: u64,
+}
+
+/// Section `[message]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageConfig {
+    /// Chats that one bot answers at the same moment, at the most; a plan may say less.
+    pub concurrent_chats: u32,
+    /// Messages that wait before one bot; more are refused.
+    pub queue_length: usize,
+    /// How long a bot may take for an answer.
+    pub answer_timeout_s: u64,
+    /// How long a message may wait for a bot that is not ready before it fails.
+    pub wait_for_bot_s: u64,
+    /// How long a finished stream can be resumed from memory; later it comes from the store.
+    pub stream_memory_s: u64,
+    /// Deliveries of one message before it fails.
+    pub max_attempts: u32,
+    /// How long an answer under an `Idempotency-Key` is kept.
+    pub idempotency_ttl_s: u64,
+}
+
+/// Section `[llm]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlmConfig {
+    /// `LLM_API_KEY`: for upstreams that have no key of their own.
+    pub api_key: Option<SecretString>,
+    /// The model that bots ask for.
+    pub model: String,
+    /// Asked in order until one answers. None: the built-in model `demo`.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// The largest request of a bot.
+    pub max_request_bytes: u64,
+    /// The largest answer that is not streamed.
+    pub max_answer_bytes: u64,
+    /// Calls of one bot at the same moment.
+    pub concurrent_calls: u32,
+}
+
+/// One provider of models, in `[[llm.upstreams]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamConfig {
+    /// For people and for the ledger.
+    pub name: String,
+    /// OpenAI-compatible: what stands before `/chat/completions`.
+    pub base_url: String,
+    /// Its key; none: `llm.api_key`.
+    pub api_key: Option<SecretString>,
+    /// Model asked for -> model of this provider. A model without a line is passed on as it is.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
+    /// How long it may take to begin its answer.
+    #[serde(default = "default_upstream_timeout_s")]
+    pub timeout_s: u64,
+}
+
+fn default_upstream_timeout_s() -> u64 {
+    60
+}
+
+/// Section `[manager]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManagerConfig {
+    /// `MAX_ASTRBOT_INSTANCES`: bots that run at the same time.
+    pub max_instances: u32,
+    /// Bots that start at the same time: each takes some 10 CPU-seconds.
+    pub concurrent_starts: usize,
+    /// How long a bot may take until it is ready.
+    pub start_timeout_s: u64,
+    /// How often a bot is asked whether it answers.
+    pub liveness_period_s: u64,
+    /// Unanswered questions in a row before a bot counts as degraded.
+    pub liveness_failures: u32,
+    /// Unanswered questions in a row before a bot is restarted.
+    pub restart_after_failures: u32,
+    /// The wait before the first restart; it doubles.
+    pub restart_backoff_s: u64,
+    /// And its end.
+    pub restart_backoff_max_s: u64,
+    /// Exits in a row before a bot is given up.
+    pub max_restarts: u32,
+    /// After so long without an exit they are forgotten.
+    pub restarts_forgotten_after_s: u64,
+}
+
+/// Seconds as a duration.
+#[must_use]
+pub fn seconds(amount: u64) -> Duration {
+    Duration::from_secs(amount)
+}

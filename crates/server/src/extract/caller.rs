@@ -1,0 +1,126 @@
+//! Who is asking, and whether they may.
+
+use std::{collections::HashMap, marker::PhantomData, net::SocketAddr, sync::Arc};
+
+use astrfleet_core::{
+    Error,
+    policy::{Caller, Standing, authorise},
+    ports::{Limit, Verdict},
+    tenant::Tenant,
+};
+use axum::{
+    RequestPartsExt,
+    extract::{FromRequestParts, Path},
+    http::{HeaderMap, header, request::Parts},
+};
+
+use super::may::May;
+use crate::{app::App, config::seconds, context, problem::Problem};
+
+/// The address that the request came from; an extension that the listener sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Somebody who has proven who they are.
+#[derive(Clone, Debug)]
+pub struct Authenticated(pub Caller);
+
+/// The credential of a request: a bearer token, or an API key in `X-API-Key`.
+#[must_use]
+pub fn credential(headers: &HeaderMap) -> Option<&str> {
+    let bearer = |value: &'static str| headers.get(value).and_then(|value| value.to_str().ok());
+    bearer(header::AUTHORIZATION.as_str())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .or_else(|| bearer("x-api-key"))
+        .filter(|credential| !credential.is_empty())
+}
+
+impl FromRequestParts<App> for Authenticated {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        let Some(credential) = credential(&parts.headers) else {
+            if let Some(peer) = peer {
+                take(app, &format!("address {peer}"), app.config.gateway.anonymous_rate_limit_per_minute)?;
+            }
+            return Err(Error::Unauthenticated {
+                reason: "log in and send the access token, or send an API key, as `Authorization: Bearer …`",
+            }
+            .into());
+        };
+        let caller = app.auth.authenticate(credential, peer).await?;
+        context::note(|known| known.actor = Some(caller.actor().to_owned()));
+        Ok(Self(caller))
+    }
+}
+
+/// A caller who may do `A` in the tenant that the path names (`{tenant}`: id or name).
+#[derive(Clone, Debug)]
+pub struct InTenant<A> {
+    /// The only tenant whose things this request may reach.
+    pub tenant: Arc<Tenant>,
+    /// Who asks.
+    pub caller: Caller,
+    /// What they are to the tenant.
+    pub standing: Standing,
+    action: PhantomData<A>,
+}
+
+impl<A: May> FromRequestParts<App> for InTenant<A> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Authenticated(caller) = Authenticated::from_request_parts(parts, app).await?;
+        let Path(path) = parts.extract::<Path<HashMap<String, String>>>().await.map_err(|_| no_tenant())?;
+        let name = path.get("tenant").ok_or_else(no_tenant)?;
+        let tenant = app.tenant.resolve(name).await?;
+        let standing = app.auth.standing(&caller, &tenant.id).await?;
+        authorise(&standing, A::ACTION)?;
+        context::note(|known| known.tenant = Some(tenant.id.clone()));
+        take(app, tenant.id.as_str(), app.config.gateway.rate_limit_per_minute)?;
+        Ok(Self { tenant, caller, standing, action: PhantomData })
+    }
+}
+
+/// A caller who may do `A` on the platform as a whole.
+#[derive(Clone, Debug)]
+pub struct OnPlatform<A> {
+    /// Who asks.
+    pub caller: Caller,
+    action: PhantomData<A>,
+}
+
+impl<A: May> FromRequestParts<App> for OnPlatform<A> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Authenticated(caller) = Authenticated::from_request_parts(parts, app).await?;
+        match caller {
+            Caller::User { platform_admin: true, .. } => {
+                authorise(&Standing::Platform, A::ACTION)?;
+                Ok(Self { caller, action: PhantomData })
+            }
+            Caller::User { .. } | Caller::Key { .. } => {
+                Err(Error::Forbidden { reason: "this takes a platform administrator".to_owned() }.into())
+            }
+        }
+    }
+}
+
+fn no_tenant() -> Error {
+    Error::NotFound { what: "tenant" }
+}
+
+/// Takes one of the requests of `key`, and notes what is left for the `RateLimit` header.
+fn take(app: &App, key: &str, per_minute: u32) -> Result<(), Error> {
+    let limit = Limit { amount: per_minute, per: seconds(60) };
+    let verdict = app.limiter.take(key, limit);
+    context::note(|known| known.rate = Some((limit, verdict)));
+    match verdict {
+        Verdict::Allowed { .. } => Ok(()),
+        Verdict::Refused { retry_after } => Err(Error::TooMany { what: "requests", retry_after }),
+    }
+}

@@ -1,0 +1,13 @@
+//! What handlers take out of a request. Permission is in a handler's signature: [`InTenant`] and [`OnPlatform`] name
+//! the action, and without one of them a handler reaches no data.
+
+mod body;
+mod caller;
+mod etag;
+pub mod may;
+mod page;
+
+pub use body::Body;
+pub use caller::{Authenticated, InTenant, OnPlatform, Peer, credential};
+pub use etag::{IfMatch, etag};
+pub use page::PageQuery;

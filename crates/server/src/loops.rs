@@ -1,0 +1,69 @@
+//! Loops: work that nobody asks for. A loop takes no input, has a name and a period, may run twice or not at all, and
+//! does no retrying of its own: the next run finds what this one left.
+
+use std::{sync::Arc, time::Duration};
+
+use astrfleet_core::Result;
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{metrics::Metrics, problem::chain};
+
+/// One loop.
+pub struct Loop {
+    /// `role.verb`, for logs and metrics.
+    pub name: &'static str,
+    /// The longest time between two runs.
+    pub period: Duration,
+    /// Starts a run at once.
+    pub wake: Arc<Notify>,
+    /// One run; returns how many things it changed.
+    pub run: Box<dyn Fn() -> BoxFuture<'static, Result<u64>> + Send + Sync>,
+}
+
+impl Loop {
+    /// A loop that only its period starts.
+    pub fn every<F>(name: &'static str, period: Duration, run: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<u64>> + Send + 'static,
+    {
+        Self::woken(name, period, Arc::new(Notify::new()), run)
+    }
+
+    /// A loop that is started by `wake` too.
+    pub fn woken<F>(
+        name: &'static str,
+        period: Duration,
+        wake: Arc<Notify>,
+        run: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<u64>> + Send + 'static,
+    {
+        Self { name, period, wake, run: Box::new(move || Box::pin(run())) }
+    }
+}
+
+/// Runs `loops` until `stop`; a run that has begun is finished.
+pub fn start(loops: Vec<Loop>, metrics: &Arc<Metrics>, tasks: &TaskTracker, stop: &CancellationToken) {
+    for job in loops {
+        let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+        tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                let outcome = (job.run)().await;
+                metrics.loop_ran(job.name, outcome.is_ok());
+                match outcome {
+                    Ok(0) => {}
+                    Ok(changed) => tracing::debug!(loop_name = job.name, changed, "a loop ran"),
+                    Err(error) => tracing::warn!(loop_name = job.name, error = chain(&error), "a loop's run failed"),
+                }
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = job.wake.notified() => {}
+                    () = tokio::time::sleep(job.period) => {}
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,173 @@
+//! What is counted. One struct, one place: every name that we export stands here, so that dashboards and alerts can
+//! be checked against it.
+
+use std::{fmt::Write as _, sync::atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// Labels of a finished request. `endpoint` is the route's template, never a path: their number is bounded.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// `GET`
+    pub method: String,
+    /// `/api/v1/tenants/{tenant}`
+    pub endpoint: String,
+    /// `200`
+    pub status: u16,
+}
+
+/// Labels of a duration.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct EndpointLabels {
+    /// `GET`
+    pub method: String,
+    /// `/api/v1/tenants/{tenant}`
+    pub endpoint: String,
+}
+
+/// Labels of a loop's run.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LoopLabels {
+    /// `role.verb`
+    pub name: &'static str,
+    /// `ok` or `error`
+    pub result: &'static str,
+}
+
+/// One label.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StateLabel {
+    /// A state's name.
+    pub state: String,
+}
+
+/// Labels of a call of a model.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LlmLabels {
+    /// The upstream's name in the configuration.
+    pub upstream: String,
+    /// `complete`, `aborted`, `failed`
+    pub outcome: &'static str,
+}
+
+/// All metrics of this process.
+pub struct Metrics {
+    registry: Registry,
+    /// `http_requests_total`
+    pub requests: Family<RequestLabels, Counter>,
+    /// `http_request_duration_seconds`: answers that are not streams.
+    pub durations: Family<EndpointLabels, Histogram>,
+    /// `http_stream_duration_seconds`: streams, to their end.
+    pub streams: Family<EndpointLabels, Histogram>,
+    /// `http_requests_in_flight`
+    pub in_flight: Gauge,
+    /// `loop_runs_total`
+    pub loops: Family<LoopLabels, Counter>,
+    /// `astrbot_instances`: bots by observed state.
+    pub instances: Family<StateLabel, Gauge>,
+    /// `astrbot_restarts_total`: exits that nobody asked for.
+    pub restarts: Counter,
+    /// `messages_total`: by the state in which they ended, and `accepted`.
+    pub messages: Family<StateLabel, Counter>,
+    /// `messages_queued`
+    pub queued: Gauge,
+    /// `message_first_token_seconds`: from acceptance to the first piece of the answer.
+    pub first_token: Histogram,
+    /// `llm_requests_total`
+    pub llm_requests: Family<LlmLabels, Counter>,
+    /// `llm_tokens_total`
+    pub llm_tokens: Counter<u64, AtomicU64>,
+}
+
+fn request_seconds() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
+
+fn stream_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.1, 2.0, 13))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        let durations = Family::new_with_constructor(request_seconds as fn() -> Histogram);
+        let streams = Family::new_with_constructor(stream_seconds as fn() -> Histogram);
+        let (in_flight, loops, instances) = (Gauge::default(), Family::default(), Family::default());
+        let (restarts, messages, queued) = (Counter::default(), Family::default(), Gauge::default());
+        let first_token = stream_seconds();
+        let (llm_requests, llm_tokens) = (Family::default(), Counter::default());
+        registry.register("http_requests", "Requests answered", Family::clone(&requests));
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time to answer, without streams",
+            Unit::Seconds,
+            Family::clone(&durations),
+        );
+        registry.register_with_unit(
+            "http_stream_duration",
+            "Time to a stream's end",
+            Unit::Seconds,
+            Family::clone(&streams),
+        );
+        registry.register("http_requests_in_flight", "Requests being answered", Gauge::clone(&in_flight));
+        registry.register("loop_runs", "Runs of loops", Family::clone(&loops));
+        registry.register("astrbot_instances", "Bots by observed state", Family::clone(&instances));
+        registry.register("astrbot_restarts", "Exits of bots that nobody asked for", Counter::clone(&restarts));
+        registry.register(
+            "messages",
+            "Messages accepted, and by the state in which they ended",
+            Family::clone(&messages),
+        );
+        registry.register("messages_queued", "Messages that wait for a bot", Gauge::clone(&queued));
+        registry.register_with_unit(
+            "message_first_token",
+            "Time from acceptance to the first piece of the answer",
+            Unit::Seconds,
+            Histogram::clone(&first_token),
+        );
+        registry.register("llm_requests", "Calls of models", Family::clone(&llm_requests));
+        registry.register("llm_tokens", "Tokens of models, prompt and completion", Counter::clone(&llm_tokens));
+        Self {
+            registry,
+            requests,
+            durations,
+            streams,
+            in_flight,
+            loops,
+            instances,
+            restarts,
+            messages,
+            queued,
+            first_token,
+            llm_requests,
+            llm_tokens,
+        }
+    }
+}
+
+impl Metrics {
+    /// In the text format of `OpenMetrics`.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            write!(text, "# could not be written: {error}").ok();
+        }
+        text
+    }
+
+    /// Counts a loop's run.
+    pub fn loop_ran(&self, name: &'static str, ok: bool) {
+        self.loops.get_or_create(&LoopLabels { name, result: if ok { "ok" } else { "error" } }).inc();
+    }
+}
