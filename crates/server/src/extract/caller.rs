@@ -10,16 +10,12 @@ use astrfleet_core::{
 };
 use axum::{
     RequestPartsExt,
-    extract::{FromRequestParts, Path},
+    extract::{ConnectInfo, FromRequestParts, Path},
     http::{HeaderMap, header, request::Parts},
 };
 
 use super::may::May;
 use crate::{app::App, config::seconds, context, problem::Problem};
-
-/// The address that the request came from; an extension that the listener sets.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// Somebody who has proven who they are.
 #[derive(Clone, Debug)]
@@ -41,7 +37,7 @@ impl FromRequestParts<App> for Authenticated {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let Some(credential) = credential(&parts.headers) else {
             if let Some(peer) = peer {
                 take(app, &format!("address {peer}"), app.config.gateway.anonymous_rate_limit_per_minute)?;

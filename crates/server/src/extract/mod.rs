@@ -8,6 +8,6 @@ pub mod may;
 mod page;
 
 pub use body::Body;
-pub use caller::{Authenticated, InTenant, OnPlatform, Peer, credential};
+pub use caller::{Authenticated, InTenant, OnPlatform, credential};
 pub use etag::{IfMatch, etag};
 pub use page::PageQuery;
