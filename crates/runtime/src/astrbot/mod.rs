@@ -1,0 +1,3 @@
+//! One `AstrBot`, seen from outside: its configuration file and its API. Nothing in here starts a process.
+
+pub mod config;
