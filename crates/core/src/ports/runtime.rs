@@ -142,6 +142,12 @@ pub trait Bots: Send + Sync {
     /// # Errors
     /// [`crate::Error::Internal`].
     fn token(&self, access: &BotAccess, person: &str) -> Result<SecretString>;
+    /// Whether what is read and written under this path of the bot's own API may hold values of the platform: its
+    /// answers go through [`Bots::mask_dashboard_answer`], its requests through
+    /// [`BotClient::restore_dashboard_request`].
+    fn holds_platform_values(&self, path: &str) -> bool;
+    /// An answer of the bot's own API without the platform's secrets in it: each is `"***"`.
+    fn mask_dashboard_answer(&self, path: &str, body: serde_json::Value) -> serde_json::Value;
 }
 
 /// An answer as it comes.
@@ -175,6 +181,9 @@ pub struct ChannelDraft {
 pub trait BotClient: Send + Sync {
     /// Whether it answers.
     async fn is_ready(&self) -> bool;
+    /// Gives a bot that is ready what only its API can set: what it says where the model fails. Called after every
+    /// start; the second time changes nothing.
+    async fn prepare(&self) -> Result<()>;
     /// Asks. Dropping the stream does not stop the bot: see [`BotClient::stop_chat`].
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream>;
     /// Stops the answer that is being given in a session.
@@ -192,6 +201,17 @@ pub trait BotClient: Send + Sync {
     /// # Errors
     /// [`crate::Error::Invalid`] for a patch that touches what is the platform's.
     async fn change_config(&self, patch: &serde_json::Value) -> Result<serde_json::Value>;
+    /// A request of a signed-in person to the bot's own API, with the platform's values put back where the body has a
+    /// mask or something else. `path` has its query with it; a request without a body has `null`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Forbidden`] where the request is about nothing but what is the platform's.
+    async fn restore_dashboard_request(
+        &self,
+        method: &str,
+        path: &str,
+        body: serde_json::Value,
+    ) -> Result<serde_json::Value>;
     /// Its channels.
     async fn channels(&self) -> Result<Vec<Channel>>;
     /// Adds a channel, which begins to work at once.
