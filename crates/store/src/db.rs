@@ -175,7 +175,7 @@ macro_rules! read {
 }
 pub(crate) use read;
 
-/// Runs one statement that writes, like [`read!`].
+/// Runs one statement that writes and returns rows, like [`read!`].
 macro_rules! change {
     ($db:expr, $statement:expr, $pool:ident => $query:expr) => {
         match $db {
@@ -185,6 +185,22 @@ macro_rules! change {
     };
 }
 pub(crate) use change;
+
+/// Runs one statement that writes and returns none, and counts the rows that it touched:
+/// `affected!(db, DELETE, sqlx::query(DELETE.sql)…)`.
+macro_rules! affected {
+    ($db:expr, $statement:expr, $query:expr) => {
+        match $db {
+            $crate::db::Db::Pg(pool) => {
+                $crate::db::run(&$statement, $query.execute(pool)).await.map(|done| done.rows_affected())
+            }
+            $crate::db::Db::Lite { writer, .. } => {
+                $crate::db::run(&$statement, $query.execute(writer)).await.map(|done| done.rows_affected())
+            }
+        }
+    };
+}
+pub(crate) use affected;
 
 /// Runs a block in a transaction that may write: `transaction!(db, connection => { …; Ok(answer) })`. Committed where
 /// it ends in `Ok`. Within it: `run(&GET, sqlx::query(GET.sql)….fetch_one(&mut *connection)).await?`.

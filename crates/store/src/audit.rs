@@ -1,0 +1,140 @@
+//! Audit logs: chains of hashes, one for each tenant and one for the platform.
+//!
+//! Nothing here changes an entry. Whoever appends holds the chain's head until the entry is in, so that two writers
+//! come one after the other and no chain forks; the key of the table would refuse a fork.
+
+use astrfleet_core::{
+    Error, Result,
+    audit::{Entry, NewEntry, hashed_text},
+    id::{AuditId, TenantId},
+    page::{Page, PageRequest},
+    ports::AuditLog,
+    time::Timestamp,
+};
+use async_trait::async_trait;
+
+use crate::{
+    db::{Db, read, run, statements, transaction},
+    values::{read_id, read_json, sha256},
+};
+
+/// The name of the log that is no tenant's.
+const PLATFORM: &str = "platform";
+
+statements! {
+    "audit entry";
+    /// Returns the place of the next entry and the hash of the one before it.
+    NEXT = "audit.next", "INSERT INTO audit_heads (log, seq, hash) VALUES ($1, 1, '')
+        ON CONFLICT (log) DO UPDATE SET seq = audit_heads.seq + 1 RETURNING seq, hash";
+    SET_HEAD = "audit.set_head", "UPDATE audit_heads SET hash = $2 WHERE log = $1";
+    INSERT = "audit.insert", "INSERT INTO audit_log
+            (log, seq, id, at, actor, action, target, detail, request_id, hash, previous_hash)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    LIST = "audit.list", "SELECT seq, id, at, actor, action, target, detail, request_id, hash, previous_hash
+        FROM audit_log WHERE log = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+}
+
+/// One log.
+pub struct AuditRows {
+    db: Db,
+    tenant: Option<TenantId>,
+}
+
+impl AuditRows {
+    /// Of `tenant`, or the platform's own.
+    #[must_use]
+    pub fn new(db: &Db, tenant: Option<&TenantId>) -> Self {
+        Self { db: db.clone(), tenant: tenant.cloned() }
+    }
+
+    fn log(&self) -> &str {
+        self.tenant.as_ref().map_or(PLATFORM, TenantId::as_str)
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    seq: i64,
+    id: String,
+    at: i64,
+    actor: String,
+    action: String,
+    target: String,
+    detail: String,
+    request_id: String,
+    hash: String,
+    previous_hash: String,
+}
+
+impl Row {
+    fn read(self) -> Result<Entry> {
+        Ok(Entry {
+            id: read_id("audit_log.id", &self.id, AuditId::parse)?,
+            seq: self.seq,
+            at: Timestamp::from_micros(self.at),
+            actor: self.actor,
+            action: self.action,
+            target: self.target,
+            detail: read_json("audit_log.detail", &self.detail)?,
+            request_id: self.request_id,
+            hash: self.hash,
+            previous_hash: self.previous_hash,
+        })
+    }
+}
+
+#[async_trait]
+impl AuditLog for AuditRows {
+    async fn append(&self, entry: &NewEntry) -> Result<Entry> {
+        // This log's, whatever the entry says: it is part of what is hashed.
+        let entry = NewEntry { tenant_id: self.tenant.clone(), ..entry.clone() };
+        transaction!(&self.db, connection => {
+            let next = sqlx::query_as::<_, (i64, String)>(NEXT.sql).bind(self.log());
+            let (seq, previous_hash) = run(&NEXT, next.fetch_one(&mut *connection)).await?;
+            let hash = sha256(&hashed_text(&entry, seq, &previous_hash));
+            let insert = sqlx::query(INSERT.sql)
+                .bind(self.log())
+                .bind(seq)
+                .bind(entry.id.as_str())
+                .bind(entry.at.micros())
+                .bind(&entry.actor)
+                .bind(&entry.action)
+                .bind(&entry.target)
+                .bind(entry.detail.to_string())
+                .bind(&entry.request_id)
+                .bind(&hash)
+                .bind(&previous_hash);
+            run(&INSERT, insert.execute(&mut *connection)).await?;
+            let set_head = sqlx::query(SET_HEAD.sql).bind(self.log()).bind(&hash);
+            run(&SET_HEAD, set_head.execute(&mut *connection)).await?;
+            Ok(Entry {
+                id: entry.id.clone(),
+                seq,
+                at: entry.at,
+                actor: entry.actor.clone(),
+                action: entry.action.clone(),
+                target: entry.target.clone(),
+                detail: entry.detail.clone(),
+                request_id: entry.request_id.clone(),
+                hash,
+                previous_hash,
+            })
+        })
+    }
+
+    async fn list(&self, page: &PageRequest) -> Result<Page<Entry>> {
+        let before = match &page.after {
+            None => i64::MAX,
+            Some(cursor) => cursor.parse().map_err(|_| {
+                Error::invalid("cursor", "is not one of ours: use `next_cursor` of the page before, unchanged")
+            })?,
+        };
+        let rows = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+            .bind(self.log())
+            .bind(before)
+            .bind(i64::from(page.limit) + 1)
+            .fetch_all(pool))?;
+        let entries = rows.into_iter().map(Row::read).collect::<Result<_>>()?;
+        Ok(Page::from_rows(entries, page, |entry: &Entry| entry.seq.to_string()))
+    }
+}

@@ -1,0 +1,17 @@
+//! What is erased with a tenant: every table that holds rows of tenants, what refers to others first. The suite looks
+//! through the whole schema for a row that was forgotten here.
+
+use crate::db::statements;
+
+statements! {
+    "tenant";
+    ERASE_IDEMPOTENCY = "tenant.erase_idempotency",
+        "DELETE FROM idempotency WHERE owner IN (SELECT id FROM api_keys WHERE tenant_id = $1)";
+    ERASE_AUDIT_LOG = "tenant.erase_audit_log", "DELETE FROM audit_log WHERE log = $1";
+    ERASE_AUDIT_HEADS = "tenant.erase_audit_heads", "DELETE FROM audit_heads WHERE log = $1";
+    ERASE_API_KEYS = "tenant.erase_api_keys", "DELETE FROM api_keys WHERE tenant_id = $1";
+    ERASE_INVITATIONS = "tenant.erase_invitations", "DELETE FROM invitations WHERE tenant_id = $1";
+    ERASE_MEMBERS = "tenant.erase_members", "DELETE FROM members WHERE tenant_id = $1";
+    ERASE_INSTANCES = "tenant.erase_instances", "DELETE FROM instances WHERE tenant_id = $1";
+    ERASE_TENANT = "tenant.erase", "DELETE FROM tenants WHERE id = $1";
+}
