@@ -6,6 +6,8 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{Router, serve::ListenerExt};
 use tokio::{net::TcpListener, runtime::Runtime};
 
+use crate::ports::listen;
+
 /// A server that runs until it is stopped or dropped.
 pub(crate) struct Background {
     address: SocketAddr,
@@ -14,7 +16,7 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts on an address; port 0 takes a free one.
+    /// Starts on an address; port 0 takes one that it gets again when it comes back.
     pub(crate) fn start(address: SocketAddr, router: Router) -> Self {
         let mut server = Self { address, router, runtime: None };
         server.resume();
@@ -33,7 +35,10 @@ impl Background {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         // Bound before this returns, so that the first request of a test is never refused.
-        let listener = std::net::TcpListener::bind(self.address).expect("a fake's port is free");
+        let listener = match self.address.port() {
+            0 if self.address.ip() == std::net::Ipv4Addr::LOCALHOST => listen(),
+            _ => std::net::TcpListener::bind(self.address).expect("a fake's port is free"),
+        };
         listener.set_nonblocking(true).unwrap();
         self.address = listener.local_addr().unwrap();
         let router = self.router.clone();

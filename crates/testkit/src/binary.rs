@@ -20,6 +20,8 @@ use tokio::{
 
 use crate::{
     client::Api,
+    parts::runtime_dir,
+    ports::free_port,
     processes::{descendants_of, signal, wait_until_none_in, working_in},
 };
 
@@ -75,7 +77,7 @@ impl Default for PlatformOptions {
             program: None,
             config: None,
             data_dir: None,
-            runtime_dir: std::env::temp_dir().join("astrfleet-test-runtime"),
+            runtime_dir: runtime_dir(),
             arguments: Vec::new(),
             environment: Vec::new(),
             ready_within: Duration::from_mins(10),
@@ -97,7 +99,7 @@ pub struct Platform {
     /// Configuration, and data unless they were given a folder.
     folder: TempDir,
     data_dir: PathBuf,
-    /// Where it listens once it has told us: kept when it starts again, because bots know it.
+    /// Where it is told to listen: the same when it starts again, because bots know it.
     listen: String,
     child: Option<Child>,
     output: Arc<Output>,
@@ -129,7 +131,7 @@ impl Platform {
             options,
             folder,
             data_dir,
-            listen: "127.0.0.1:0".to_owned(),
+            listen: format!("127.0.0.1:{}", free_port()),
             child: None,
             output: Arc::new(output),
             url: String::new(),
@@ -163,7 +165,6 @@ impl Platform {
         self.child = Some(child);
         let ready = self.wait_until_ready().await;
         ready["url"].as_str().expect("the ready event has a url").trim_end_matches('/').clone_into(&mut self.url);
-        self.url.rsplit_once("://").map_or(self.url.as_str(), |(_, address)| address).clone_into(&mut self.listen);
     }
 
     async fn wait_until_ready(&mut self) -> Value {
@@ -378,8 +379,7 @@ bot=$!
 trap 'kill $bot; echo "{\"event\":\"stopped\"}"; exit 0' INT
 echo "not an event"
 echo "a line of the log" >&2
-port=${3##*:}; [ "$port" = 0 ] && port=4711
-echo "{\"event\":\"ready\",\"url\":\"http://127.0.0.1:$port\",\"config\":\"$(cat "${10}")\",\"foreign\":\"$JWT_SECRET\"}"
+echo "{\"event\":\"ready\",\"url\":\"http://$3\",\"config\":\"$(cat "${10}")\",\"foreign\":\"$JWT_SECRET\"}"
 wait $bot
 "#;
 
@@ -395,7 +395,7 @@ wait $bot
     #[tokio::test]
     async fn it_is_started_and_heard() {
         let (platform, _folder) = start(SCRIPT).await;
-        assert_eq!(platform.url(), "http://127.0.0.1:4711");
+        assert!(platform.url().starts_with("http://127.0.0.1:"), "{}", platform.url());
         assert_eq!(platform.events()[0]["config"], "key = 1");
         assert_eq!(platform.bots().len(), 1);
         assert!(platform.log().iter().any(|line| line == "not an event"));
@@ -404,10 +404,11 @@ wait $bot
     #[tokio::test]
     async fn an_interrupt_ends_it_and_a_restart_keeps_its_port() {
         let (mut platform, _folder) = start(SCRIPT).await;
+        let url = platform.url().to_owned();
         assert_eq!(platform.interrupt().await.code(), Some(0));
         platform.wait_for_event("stopped", Duration::from_secs(30)).await;
         platform.restart().await;
-        assert_eq!((platform.url(), platform.events().len()), ("http://127.0.0.1:4711", 1));
+        assert_eq!((platform.url(), platform.events().len()), (url.as_str(), 1));
     }
 
     #[tokio::test]

@@ -236,8 +236,12 @@ impl Bot {
         let mut changed = self.0.changed.subscribe();
         let reached = tokio::time::timeout(timeout, changed.wait_for(|_| wanted(&self.state()))).await;
         if reached.is_err() {
-            let state = self.state();
-            panic!("the fake Telegram never got there: {} sent, calls {:?}", state.sent.len(), state.last_methods());
+            let seen = {
+                let state = self.state();
+                let last = state.sent.iter().rev().take(5).collect::<Vec<_>>();
+                format!("sent last {last:?}, called last {:?}", state.last_methods())
+            };
+            panic!("the fake Telegram never got there: {seen}");
         }
     }
 }

@@ -16,5 +16,6 @@ pub mod contract;
 pub mod fake_provider;
 pub mod fake_telegram;
 pub mod parts;
+pub mod ports;
 pub mod postgres;
 pub mod processes;

@@ -1,7 +1,10 @@
 //! Finds the real programs that tests and benchmarks run beside us, or fails with the one line that installs them.
-//! A test never skips because a part is missing, and never downloads one in silence.
+//! A test never skips because a part is missing. The one part that is fetched is the bots' own environment, by the same
+//! code that the platform prepares it with.
 
 use std::path::{Path, PathBuf};
+
+use astrfleet_runtime::environment::{Environment, Options};
 
 /// A program, the places beside `PATH` where it may lie, and the line that installs it.
 struct Part {
@@ -84,6 +87,23 @@ pub fn look_up(name: &str) -> Result<PathBuf, String> {
             Some(part) => format!("{name} is missing: {}", part.install),
             None => format!("{name} is not on the PATH, and testkit/src/parts.rs does not know how to install it"),
         })
+}
+
+/// Where the bots' environment lies that all tests share: `--runtime-dir` of the platform.
+#[must_use]
+pub fn runtime_dir() -> PathBuf {
+    std::env::temp_dir().join("astrfleet-test-runtime")
+}
+
+/// A real `AstrBot`, prepared by the first test that wants one (half a minute) and found by all others.
+///
+/// # Panics
+/// When it cannot be prepared; the text says what to do.
+pub async fn astrbot() -> Environment {
+    let variable = |name| std::env::var_os(name).unwrap_or_default();
+    let mut options = Options::new(runtime_dir(), variable("PATH"), variable("HOME"));
+    options.pyenv_root = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
+    Environment::prepare(&options, &|_| {}).await.unwrap_or_else(|error| panic!("no AstrBot to test with: {error}"))
 }
 
 /// The folder with the programs of the newest PostgreSQL here: Debian keeps them off the `PATH`.

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -22,7 +21,7 @@ use sqlx::{
 };
 use tokio::sync::OnceCell;
 
-use crate::{parts::find, processes::wait_until_none_in};
+use crate::{parts::find, ports::free_port, processes::wait_until_none_in};
 
 /// The user of every database; the server trusts whoever reaches it, which is this machine alone.
 const USER: &str = "test";
@@ -250,11 +249,6 @@ impl Drop for Database {
 
 fn options(folder: &Path, port: u16, database: &str) -> PgConnectOptions {
     PgConnectOptions::new().socket(folder).port(port).username(USER).database(database)
-}
-
-/// A port that was free a moment ago: the server cannot be asked for one.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).unwrap().port()
 }
 
 /// The server refuses to run as root.
