@@ -15,9 +15,9 @@ use std::{
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::StatusCode,
     routing::{any, get},
 };
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
@@ -66,7 +66,7 @@ impl FakeTelegram {
         let bots = Arc::new(Bots::default());
         let router = Router::new()
             .route("/{bot}/{method}", any(methods::call))
-            .route("/file/{bot}/{*path}", get(async || StatusCode::NOT_FOUND))
+            .route("/file/{bot}/{*path}", get(methods::file))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(Arc::clone(&bots));
         Self { bots, server: Background::start(SocketAddr::from(([127, 0, 0, 1], 0)), router) }
@@ -140,6 +140,11 @@ impl Bot {
     #[expect(clippy::must_use_candidate, reason = "most tests need no ids")]
     pub fn send_text(&self, chat_id: i64, from: &str, text: &str) -> Written {
         self.change(|state| state.write(chat_id, from, text))
+    }
+
+    /// A person sends a file: a picture when its name ends like one, a document otherwise.
+    pub fn send_file(&self, chat_id: i64, from: &str, name: &str, content: impl Into<Bytes>, caption: &str) -> Written {
+        self.change(|state| state.upload(chat_id, from, name, content.into(), caption))
     }
 
     /// Keeps what people write from now on, until [`Bot::flow`].

@@ -20,6 +20,11 @@ use tokio::process::{Child, Command};
 const START: Duration = Duration::from_mins(3);
 const PASSWORD: &str = "Only-for-tests-1";
 
+/// A picture of one pixel.
+const PNG: &[u8] =
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89\0\0\0\rIDATx\xdac\xfc\xcf\xc0P\
+    \x0f\0\x04\x85\x01\x80\x84\xa9\x8c!\0\0\0\0IEND\xaeB`\x82";
+
 struct Bot {
     child: Child,
     api: Api,
@@ -143,6 +148,13 @@ async fn people_are_answered(provider: &FakeProvider, tg: &TelegramBot) {
     let [asked] = &provider.chats()[..] else { panic!("one request for one message") };
     assert_eq!((asked.bearer(), asked.user_text().as_str()), (Some("sk-tenant"), "hello"));
     assert!(!tg.drafts().is_empty(), "a private answer grows as a draft");
+
+    tg.send_file(7, "ann", "a.png", PNG, "look at this");
+    tg.wait_for_text(7, "echo: look at this").await;
+    let asked = provider.chats().pop().unwrap();
+    let parts = asked.body["messages"].as_array().unwrap().last().unwrap()["content"].clone();
+    let urls = parts.as_array().unwrap().iter().filter_map(|part| part["image_url"]["url"].as_str());
+    assert!(urls.clone().any(|url| url.starts_with("data:image/")), "the picture reaches the model: {parts}");
 
     tg.send_text(-100, "bob", "@fake_42_bot in a group #slow=100 #chunks=20");
     tg.wait_for_text(-100, "echo: in a group #slow=100 #chunks=20 6 7").await;

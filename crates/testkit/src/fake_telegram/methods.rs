@@ -9,6 +9,7 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -25,6 +26,13 @@ const TEXT_CHARS_MAX: usize = 4_096;
 /// How long an overtaken poll stays before it says so: a client that went away is noticed meanwhile.
 const OVERTAKEN: Duration = Duration::from_millis(200);
 
+impl Bots {
+    /// The bot of a path's first part, `bot<token>`.
+    fn known(&self, part: &str) -> Option<Bot> {
+        self.0.lock().unwrap().get(part.strip_prefix("bot")?).cloned()
+    }
+}
+
 /// What a call comes to: a result, or a status and its description.
 type Answer = Result<Value, (u16, String)>;
 
@@ -34,8 +42,7 @@ pub(super) async fn call(
     Path((bot, method)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    let known = bot.strip_prefix("bot").and_then(|token| bots.0.lock().unwrap().get(token).cloned());
-    let Some(bot) = known else { return answer(Err((401, "Unauthorized".to_owned()))) };
+    let Some(bot) = bots.known(&bot) else { return answer(Err((401, "Unauthorized".to_owned()))) };
     let parameters = match parameters(request).await {
         Ok(parameters) => parameters,
         Err(reason) => return answer(Err((400, format!("Bad Request: {reason}")))),
@@ -54,6 +61,16 @@ pub(super) async fn call(
         }
         None => answer(perform(&bot, &call).await),
     }
+}
+
+/// A file that a person sent: `/file/bot<token>/<path>`.
+pub(super) async fn file(
+    Extract(bots): Extract<Arc<Bots>>,
+    Path((bot, path)): Path<(String, String)>,
+) -> Result<Bytes, StatusCode> {
+    let bot = bots.known(&bot).ok_or(StatusCode::UNAUTHORIZED)?;
+    let content = bot.state().files.get(&path).cloned();
+    content.ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn perform(bot: &Bot, call: &Call) -> Answer {
@@ -79,6 +96,12 @@ async fn perform(bot: &Bot, call: &Call) -> Answer {
             Ok(json!(true))
         }
         "editMessageText" => edit_message_text(bot, call),
+        "getFile" => {
+            let path = call.text("file_id").unwrap_or_default();
+            let size = bot.state().files.get(path).map(Bytes::len);
+            let size = size.ok_or_else(|| (400, "Bad Request: invalid file_id".to_owned()))?;
+            Ok(json!({"file_id": path, "file_unique_id": path, "file_size": size, "file_path": path}))
+        }
         "setMyCommands" => {
             let commands = call.json("commands");
             bot.change(|state| state.commands = commands);

@@ -1,7 +1,8 @@
 //! What Telegram knows about one bot: updates to hand out, messages it sent. No I/O and no waiting here.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Call, Failure};
@@ -60,6 +61,8 @@ pub(super) struct State {
     pub(super) drafts: Vec<Draft>,
     pub(super) calls: VecDeque<Call>,
     pub(super) commands: Value,
+    /// What people sent, by the path under which it is fetched.
+    pub(super) files: HashMap<String, Bytes>,
     /// Rises with every call of getUpdates; whoever waits with an older number has been overtaken.
     pub(super) turn: u64,
     pub(super) polling: usize,
@@ -82,6 +85,7 @@ impl State {
             drafts: Vec::new(),
             calls: VecDeque::new(),
             commands: json!([]),
+            files: HashMap::new(),
             turn: 0,
             polling: 0,
             conflicts: 0,
@@ -95,14 +99,43 @@ impl State {
     }
 
     pub(super) fn write(&mut self, chat_id: i64, from: &str, text: &str) -> Written {
-        self.last_update_id += 1;
-        let (update_id, message_id) = (self.last_update_id, self.next_message_id());
-        let mut message = json!({"message_id": message_id, "date": now_s(), "text": text, "chat": chat(chat_id),
-            "from": {"id": person_id(chat_id, from), "is_bot": false, "first_name": from, "username": from,
-                "language_code": "en"}});
+        let mut content = json!({"text": text});
         let entities = entities(text);
         if !entities.is_empty() {
-            message["entities"] = Value::Array(entities);
+            content["entities"] = Value::Array(entities);
+        }
+        self.deliver(chat_id, from, content)
+    }
+
+    /// A person sends a file: a picture by its name's ending, a document otherwise.
+    pub(super) fn upload(&mut self, chat_id: i64, from: &str, name: &str, content: Bytes, caption: &str) -> Written {
+        let size = content.len();
+        let is_picture = [".png", ".jpg", ".jpeg"].iter().any(|ending| name.ends_with(ending));
+        let folder = if is_picture { "photos" } else { "documents" };
+        let path = format!("{folder}/{}-{name}", self.files.len());
+        self.files.insert(path.clone(), content);
+        // The id of a file is its path here; real ones say nothing either.
+        let mut file = json!({"file_id": path, "file_unique_id": path, "file_size": size});
+        let sent = if is_picture {
+            file["width"] = json!(1);
+            file["height"] = json!(1);
+            json!({"photo": [file], "caption": caption})
+        } else {
+            file["file_name"] = json!(name);
+            json!({"document": file, "caption": caption})
+        };
+        self.deliver(chat_id, from, sent)
+    }
+
+    /// Puts a message into the queue; `content` is what differs between kinds of messages.
+    fn deliver(&mut self, chat_id: i64, from: &str, content: Value) -> Written {
+        self.last_update_id += 1;
+        let (update_id, message_id) = (self.last_update_id, self.next_message_id());
+        let mut message = json!({"message_id": message_id, "date": now_s(), "chat": chat(chat_id),
+            "from": {"id": person_id(chat_id, from), "is_bot": false, "first_name": from, "username": from,
+                "language_code": "en"}});
+        if let (Value::Object(message), Value::Object(content)) = (&mut message, content) {
+            message.extend(content);
         }
         self.pending.push_back(json!({"update_id": update_id, "message": message}));
         Written { update_id, message_id }

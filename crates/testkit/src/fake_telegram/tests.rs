@@ -133,6 +133,25 @@ async fn a_file_is_listed_with_its_name() {
 }
 
 #[tokio::test]
+async fn a_file_of_a_person_can_be_fetched() {
+    let telegram = FakeTelegram::start();
+    let bot = telegram.bot(TOKEN);
+    bot.send_file(7, "ann", "notes.txt", "hello", "read this");
+    bot.send_file(7, "ann", "a.png", vec![1, 2, 3], "");
+    let updates = call(&telegram, "getUpdates", json!({"timeout": 0})).await;
+    assert_eq!(updates["result"][1]["message"]["photo"][0]["file_size"], 3);
+    let message = &updates["result"][0]["message"];
+    assert_eq!((&message["document"]["file_name"], &message["caption"]), (&json!("notes.txt"), &json!("read this")));
+
+    let file = call(&telegram, "getFile", json!({"file_id": message["document"]["file_id"]})).await;
+    let path = file["result"]["file_path"].as_str().unwrap();
+    let fetch = async |token: &str| reqwest::get(format!("{}{token}/{path}", telegram.file_base_url())).await.unwrap();
+    assert_eq!(fetch(TOKEN).await.text().await.unwrap(), "hello");
+    assert_eq!(fetch("42:abd").await.status(), 401);
+    assert_eq!(call(&telegram, "getFile", json!({"file_id": "other"})).await["error_code"], 400);
+}
+
+#[tokio::test]
 async fn calls_go_wrong_as_told_and_then_right_again() {
     let telegram = FakeTelegram::start();
     let bot = telegram.bot(TOKEN);
