@@ -374,8 +374,10 @@ mod tests {
     const SCRIPT: &str = r#"#!/bin/sh
 [ "$1 $2 $4 $5" = "up --listen --json --data-dir" ] || exit 9
 mkdir -p "$6/bots/a"
-(cd "$6/bots/a" && exec sleep 600) </dev/null >/dev/null 2>&1 &
+cd "$6/bots/a"
+sleep 600 </dev/null >/dev/null 2>&1 &
 bot=$!
+cd /
 trap 'kill $bot; echo "{\"event\":\"stopped\"}"; exit 0' INT
 echo "not an event"
 echo "a line of the log" >&2
