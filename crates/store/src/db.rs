@@ -17,7 +17,10 @@ use sqlx::{
 };
 use tracing::Instrument;
 
-use crate::dialect;
+use crate::{
+    accept::{AcceptSettings, Accepts},
+    dialect,
+};
 
 /// Connections of a SQLite database that read at the same moment.
 const SQLITE_READERS: u32 = 4;
@@ -28,7 +31,14 @@ const SQLITE_ACQUIRE: Duration = Duration::from_secs(10);
 
 /// A database of either kind.
 #[derive(Clone)]
-pub enum Db {
+pub struct Db {
+    pub(crate) engine: Engine,
+    pub(crate) accepts: Accepts,
+}
+
+/// Which kind, with its connections.
+#[derive(Clone)]
+pub(crate) enum Engine {
     /// Many writers, many replicas of us.
     Pg(PgPool),
     /// One file, one writer, one of us.
@@ -91,7 +101,7 @@ impl Db {
         let opened = |source| Error::from(Failed { statement: &OPEN, source });
         let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
         let reader = pool(SQLITE_READERS).connect_with(options.pragma("query_only", "on")).await.map_err(opened)?;
-        Ok(Self::Lite { reader, writer })
+        Ok(Self::new(Engine::Lite { reader, writer }))
     }
 
     /// Opens the PostgreSQL database at `url` (`postgres://user:password@host:port/name`).
@@ -119,15 +129,28 @@ impl Db {
             .acquire_timeout(settings.acquire_timeout)
             .connect_with(options)
             .await
-            .map(Self::Pg)
+            .map(|pool| Self::new(Engine::Pg(pool)))
             .map_err(|source| Failed { statement: &OPEN, source }.into())
     }
 
-    /// Waits until nobody uses the database, then closes it.
+    fn new(engine: Engine) -> Self {
+        let accepts = Accepts::start(engine.clone(), &AcceptSettings::default());
+        Self { engine, accepts }
+    }
+
+    /// The same with other limits for the messages that are accepted.
+    #[must_use]
+    pub fn with_accepts(self, settings: &AcceptSettings) -> Self {
+        let accepts = Accepts::start(self.engine.clone(), settings);
+        Self { accepts, ..self }
+    }
+
+    /// Writes the messages that wait and waits until nobody uses the database, then closes it.
     pub async fn close(&self) {
-        match self {
-            Self::Pg(pool) => pool.close().await,
-            Self::Lite { reader, writer } => {
+        self.accepts.close().await;
+        match &self.engine {
+            Engine::Pg(pool) => pool.close().await,
+            Engine::Lite { reader, writer } => {
                 // The writer last: the last connection to go folds the log into the file.
                 reader.close().await;
                 writer.close().await;
@@ -167,9 +190,9 @@ pub(crate) use statements;
 /// Runs one statement that reads: `read!(db, GET, pool => sqlx::query(GET.sql)….fetch_one(pool))`.
 macro_rules! read {
     ($db:expr, $statement:expr, $pool:ident => $query:expr) => {
-        match $db {
-            $crate::db::Db::Pg($pool) => $crate::db::run(&$statement, $query).await,
-            $crate::db::Db::Lite { reader: $pool, .. } => $crate::db::run(&$statement, $query).await,
+        match &$db.engine {
+            $crate::db::Engine::Pg($pool) => $crate::db::run(&$statement, $query).await,
+            $crate::db::Engine::Lite { reader: $pool, .. } => $crate::db::run(&$statement, $query).await,
         }
     };
 }
@@ -178,9 +201,9 @@ pub(crate) use read;
 /// Runs one statement that writes and returns rows, like [`read!`].
 macro_rules! change {
     ($db:expr, $statement:expr, $pool:ident => $query:expr) => {
-        match $db {
-            $crate::db::Db::Pg($pool) => $crate::db::run(&$statement, $query).await,
-            $crate::db::Db::Lite { writer: $pool, .. } => $crate::db::run(&$statement, $query).await,
+        match &$db.engine {
+            $crate::db::Engine::Pg($pool) => $crate::db::run(&$statement, $query).await,
+            $crate::db::Engine::Lite { writer: $pool, .. } => $crate::db::run(&$statement, $query).await,
         }
     };
 }
@@ -190,11 +213,11 @@ pub(crate) use change;
 /// `affected!(db, DELETE, sqlx::query(DELETE.sql)…)`.
 macro_rules! affected {
     ($db:expr, $statement:expr, $query:expr) => {
-        match $db {
-            $crate::db::Db::Pg(pool) => {
+        match &$db.engine {
+            $crate::db::Engine::Pg(pool) => {
                 $crate::db::run(&$statement, $query.execute(pool)).await.map(|done| done.rows_affected())
             }
-            $crate::db::Db::Lite { writer, .. } => {
+            $crate::db::Engine::Lite { writer, .. } => {
                 $crate::db::run(&$statement, $query.execute(writer)).await.map(|done| done.rows_affected())
             }
         }
@@ -206,8 +229,8 @@ pub(crate) use affected;
 /// it ends in `Ok`. Within it: `run(&GET, sqlx::query(GET.sql)….fetch_one(&mut *connection)).await?`.
 macro_rules! transaction {
     ($db:expr, $connection:ident => $body:block) => {
-        match $db {
-            $crate::db::Db::Pg(pool) => {
+        match &$db.engine {
+            $crate::db::Engine::Pg(pool) => {
                 let mut begun = $crate::db::run(&$crate::db::BEGIN, pool.begin()).await?;
                 let outcome: astrfleet_core::Result<_> = {
                     let $connection = &mut *begun;
@@ -215,7 +238,7 @@ macro_rules! transaction {
                 };
                 $crate::db::end(begun, outcome).await
             }
-            $crate::db::Db::Lite { writer, .. } => {
+            $crate::db::Engine::Lite { writer, .. } => {
                 let begin = writer.begin_with($crate::dialect::SQLITE_BEGIN);
                 let mut begun = $crate::db::run(&$crate::db::BEGIN, begin).await?;
                 let outcome: astrfleet_core::Result<_> = {
@@ -258,30 +281,40 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
+    /// Of `statement`.
+    pub(crate) fn new(statement: &'static Statement, source: sqlx::Error) -> Self {
+        Self { statement, source }
+    }
+
+    /// Whether the rows are to blame, so that others might do.
+    pub(crate) fn is_about_a_row(&self) -> bool {
+        self.source.as_database_error().is_some_and(dialect::is_about_a_row)
+    }
+
+    /// Whether the connection is of no more use.
+    pub(crate) fn is_disconnect(&self) -> bool {
+        self.source.as_database_error().is_none_or(dialect::is_disconnect)
+    }
+
     /// Whether a row with the same `column` stands in `table` already.
     pub(crate) fn is_taken(&self, table: &str, column: &str) -> bool {
-        self.violation(ErrorKind::UniqueViolation).is_some_and(|violation| {
+        self.violation(&ErrorKind::UniqueViolation).is_some_and(|violation| {
             // PostgreSQL names the constraint, SQLite the columns.
             violation.constraint() == Some(format!("{table}_{column}_key").as_str())
                 || violation.message().contains(&format!("{table}.{column}"))
         })
     }
 
-    /// Whether any unique key was violated.
-    pub(crate) fn is_duplicate(&self) -> bool {
-        self.violation(ErrorKind::UniqueViolation).is_some()
-    }
-
     /// [`Error::NotFound`] of `what` where it refers to a row that is not there.
     pub(crate) fn or_missing(self, what: &'static str) -> Error {
-        match self.violation(ErrorKind::ForeignKeyViolation) {
+        match self.violation(&ErrorKind::ForeignKeyViolation) {
             Some(_) => Error::NotFound { what },
             None => self.into(),
         }
     }
 
-    fn violation(&self, kind: ErrorKind) -> Option<&dyn DatabaseError> {
-        self.source.as_database_error().filter(|error| error.kind() == kind)
+    fn violation(&self, kind: &ErrorKind) -> Option<&dyn DatabaseError> {
+        self.source.as_database_error().filter(|error| error.kind() == *kind)
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the engines do not have in common. Whatever is not here works on both.
 
-use sqlx::{PgConnection, SqliteConnection, error::DatabaseError};
+use sqlx::{
+    PgConnection, SqliteConnection,
+    error::{DatabaseError, ErrorKind},
+};
 
 /// Takes the right to write at once: a transaction that reads first and then wants to write may be refused it.
 pub(crate) const SQLITE_BEGIN: &str = "BEGIN IMMEDIATE";
@@ -37,4 +40,18 @@ impl MigrationLock for SqliteConnection {
 pub(crate) fn is_disk_full(error: &dyn DatabaseError) -> bool {
     // PostgreSQL's `disk_full`; SQLite's SQLITE_FULL.
     matches!(error.code().as_deref(), Some("53100" | "13"))
+}
+
+/// Whether a row is to blame: a key, a rule or a value of it.
+pub(crate) fn is_about_a_row(error: &dyn DatabaseError) -> bool {
+    // PostgreSQL's class 22 is about values: a text that it cannot hold, a number out of range.
+    error.kind() != ErrorKind::Other || error.code().is_some_and(|code| code.len() == 5 && code.starts_with("22"))
+}
+
+/// Whether the server ended the connection, or became one that must not write.
+pub(crate) fn is_disconnect(error: &dyn DatabaseError) -> bool {
+    // PostgreSQL's classes 08 and 57P are about connections; 25006 is a server that only reads since a failover.
+    error
+        .code()
+        .is_some_and(|code| code.len() == 5 && (code.starts_with("08") || code.starts_with("57P") || code == "25006"))
 }

@@ -3,7 +3,9 @@
 //! A tenant's rows are reached through a struct that was made for that tenant, and every statement of it names the
 //! tenant: there is no other door.
 
+pub mod accept;
 pub mod api_keys;
+pub mod attachments;
 pub mod audit;
 pub mod db;
 mod dialect;
@@ -12,28 +14,41 @@ pub mod idempotency;
 pub mod instances;
 pub mod invitations;
 pub mod members;
+pub mod messages;
 pub mod migrate;
 pub mod refresh_tokens;
+mod rows;
+pub mod sessions;
+mod store;
+pub mod system;
 pub mod tenants;
+pub mod usage;
 pub mod users;
 mod values;
 
+pub use accept::AcceptSettings;
 pub use db::{Db, PgSettings, Statement};
 
 /// Every statement of this crate: the contract suite proves that each has run on both engines.
 #[must_use]
 pub fn statements() -> Vec<&'static Statement> {
     [
+        accept::STATEMENTS,
         api_keys::STATEMENTS,
+        attachments::STATEMENTS,
         audit::STATEMENTS,
         erase::STATEMENTS,
         idempotency::STATEMENTS,
         instances::STATEMENTS,
         invitations::STATEMENTS,
         members::STATEMENTS,
+        messages::STATEMENTS,
         migrate::STATEMENTS,
         refresh_tokens::STATEMENTS,
+        sessions::STATEMENTS,
+        system::STATEMENTS,
         tenants::STATEMENTS,
+        usage::STATEMENTS,
         users::STATEMENTS,
     ]
     .concat()

@@ -33,7 +33,7 @@ macro_rules! migration {
 }
 
 /// All steps, the oldest first.
-pub const MIGRATIONS: &[Migration] = &[migration!(1, "0001_platform")];
+pub const MIGRATIONS: &[Migration] = &[migration!(1, "0001_platform"), migration!(2, "0002_conversations")];
 
 /// A step, and whether the database has made it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! How values stand in columns: enums as the words that the API uses, hashes in hex, moments as microseconds.
 
+use std::borrow::Cow;
+
 use astrfleet_core::{Error, Result, time::Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -41,6 +43,17 @@ pub(crate) fn moment(micros: Option<i64>) -> Option<Timestamp> {
 /// A moment that may be missing.
 pub(crate) fn micros(moment: Option<Timestamp>) -> Option<i64> {
     moment.map(Timestamp::micros)
+}
+
+/// A text that PostgreSQL can hold too: it has no U+0000.
+pub(crate) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// A number of tokens. One that no model can mean is cut to one that the sum of many can hold.
+pub(crate) fn token_count(tokens: u64) -> i64 {
+    const MOST: i64 = 1 << 40;
+    i64::try_from(tokens).map_or(MOST, |tokens| tokens.min(MOST))
 }
 
 /// A hash in hex.

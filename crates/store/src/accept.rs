@@ -1,0 +1,309 @@
+//! How messages become durable: many in one statement.
+//!
+//! One task takes whatever waits and writes it as one `INSERT`, so that 64 messages share one way to the disk. Each of
+//! them has an outcome of its own nevertheless: what one of them does wrong must not fail its neighbours, and nothing
+//! is acknowledged that is not on the disk.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use astrfleet_core::{
+    Error, Result,
+    id::{MessageId, TenantId},
+    message::Message,
+    ports::{Accepted, NewMessage},
+};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tokio::{
+    sync::{Mutex, Notify, mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{
+    db::{Db, Engine, Failed, read, run, statements},
+    messages::attachments_json,
+    rows::{MAX_ROWS, Texts, texts},
+    values::{hex, storable, word},
+};
+
+statements! {
+    "message";
+    /// Its rows follow: see [`ACCEPT_TEXTS`].
+    ACCEPT = "message.accept", "INSERT INTO messages (tenant_id, id, session_id, author, body, attachments, state,
+        failure_code, failure_detail, created_at, updated_at, idempotency_key, idempotency_hash)";
+    /// What a message that was not inserted met with.
+    FIND_ACCEPTED = "message.find_accepted", "SELECT id, idempotency_hash FROM messages
+        WHERE tenant_id = $1 AND (id = $2 OR (session_id = $3 AND idempotency_key = $4))";
+}
+static ACCEPT_TEXTS: Texts = LazyLock::new(|| texts(ACCEPT.sql, 13, "ON CONFLICT DO NOTHING RETURNING id"));
+
+/// Not declared: there is nothing to run.
+const CONNECT: crate::db::Statement = crate::db::Statement { name: "message.connect", what: "database", sql: "" };
+const WRITE: crate::db::Statement = crate::db::Statement { name: "message.accept", what: "message", sql: "" };
+
+/// How many messages may wait to become durable, and how long.
+#[derive(Clone, Debug)]
+pub struct AcceptSettings {
+    /// Messages that wait, at the most; more are refused.
+    pub queue_max: usize,
+    /// How long one waits, at the most. Also how long one statement may take.
+    pub wait_max: Duration,
+}
+
+impl Default for AcceptSettings {
+    fn default() -> Self {
+        Self { queue_max: 1_024, wait_max: Duration::from_secs(15) }
+    }
+}
+
+/// The way to the task.
+#[derive(Clone)]
+pub(crate) struct Accepts {
+    queue: mpsc::Sender<Waiting>,
+    wait_max: Duration,
+    closing: Arc<Notify>,
+    task: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// A message that waits.
+struct Waiting {
+    row: Row,
+    answer: oneshot::Sender<Result<Written>>,
+}
+
+/// What became of its row.
+#[derive(Debug)]
+enum Written {
+    /// It is on the disk.
+    Inserted,
+    /// There was one like it.
+    Met,
+}
+
+/// What is bound, in the order of the columns.
+struct Row {
+    message: Message,
+    author: String,
+    attachments: String,
+    state: String,
+    key: Option<String>,
+    hash: Option<String>,
+}
+
+impl Accepts {
+    /// Starts the task. It ends when all of the handles are gone, or with [`Accepts::close`]; what waits is written
+    /// before.
+    pub(crate) fn start(engine: Engine, settings: &AcceptSettings) -> Self {
+        let (queue, waiting) = mpsc::channel(settings.queue_max.max(1));
+        let closing = Arc::new(Notify::new());
+        let writer = Writer { engine, connection: None, wait_max: settings.wait_max };
+        let task = tokio::spawn(writer.run(waiting, Arc::clone(&closing)));
+        Self { queue, wait_max: settings.wait_max, closing, task: Arc::new(Mutex::new(Some(task))) }
+    }
+
+    /// Takes no more, and waits until everything that was taken is written.
+    pub(crate) async fn close(&self) {
+        self.closing.notify_one();
+        if let Some(task) = self.task.lock().await.take() {
+            // It has ended either way; a panic in it was reported by the runtime.
+            task.await.ok();
+        }
+    }
+
+    async fn write(&self, row: Row) -> Result<Written> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Waiting { row, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Error::TooMany { what: "messages at once", retry_after: Duration::from_secs(1) }
+            }
+            mpsc::error::TrySendError::Closed(_) => Error::unavailable("storage", "it is being closed"),
+        })?;
+        match timeout(self.wait_max, answered).await {
+            Ok(Ok(written)) => written,
+            Ok(Err(_)) => Err(Error::unavailable("storage", "it was closed before the message was written")),
+            Err(_) => Err(Error::unavailable("storage", format!("no answer within {} s", self.wait_max.as_secs()))),
+        }
+    }
+}
+
+impl Db {
+    /// Makes a message durable.
+    pub(crate) async fn accept(&self, tenant: &TenantId, new: NewMessage) -> Result<Accepted> {
+        let NewMessage { message, idempotency } = new;
+        if message.tenant_id != *tenant || message.reply_to.is_some() || message.usage.is_some() {
+            return Err(Error::internal(format!("{} cannot be accepted: it is an answer, or another's", message.id)));
+        }
+        let (id, session) = (message.id.clone(), message.session_id.clone());
+        let (key, hash) = idempotency.map(|(key, hash)| (key, hex(&hash))).unzip();
+        let row = Row {
+            author: word(&message.author)?,
+            attachments: attachments_json(&message)?,
+            state: word(&message.state)?,
+            key: key.clone(),
+            hash: hash.clone(),
+            message,
+        };
+        match self.accepts.write(row).await? {
+            Written::Inserted => return Ok(Accepted::New),
+            Written::Met => {}
+        }
+        let met = read!(self, FIND_ACCEPTED, pool => sqlx::query_as::<_, (String, Option<String>)>(FIND_ACCEPTED.sql)
+            .bind(tenant.as_str())
+            .bind(id.as_str())
+            .bind(session.as_str())
+            .bind(key.as_deref())
+            .fetch_all(pool))?;
+        // The message itself is found where a statement was given again whose answer had been lost on the way.
+        if met.iter().any(|(met, _)| met == id.as_str()) {
+            return Ok(Accepted::New);
+        }
+        match met.first() {
+            Some((met, met_hash)) if *met_hash == hash => Ok(Accepted::Before(MessageId::parse(met)?)),
+            Some(_) => Err(Error::KeyReused),
+            None => Err(Error::unavailable("storage", "what the message met with is gone")),
+        }
+    }
+}
+
+/// The task.
+struct Writer {
+    engine: Engine,
+    /// PostgreSQL alone: a connection beside the pool, so that nobody has to wait for a free one, and that costs no
+    /// question before each use whether it is still there.
+    connection: Option<PgConnection>,
+    wait_max: Duration,
+}
+
+/// One statement for all of `$rows`.
+macro_rules! insert {
+    ($rows:expr, $executor:expr) => {{
+        let text = Arc::clone(&ACCEPT_TEXTS[$rows.len() - 1]);
+        let mut query = sqlx::query_scalar::<_, String>(AssertSqlSafe(text));
+        for Waiting { row, .. } in $rows {
+            let failure = row.message.failure.as_ref();
+            query = query
+                .bind(row.message.tenant_id.as_str())
+                .bind(row.message.id.as_str())
+                .bind(row.message.session_id.as_str())
+                .bind(&row.author)
+                .bind(storable(&row.message.text))
+                .bind(&row.attachments)
+                .bind(&row.state)
+                .bind(failure.map(|failure| failure.code.as_str()))
+                .bind(failure.map(|failure| failure.detail.as_str()))
+                .bind(row.message.created_at.micros())
+                .bind(row.message.updated_at.micros())
+                .bind(row.key.as_deref())
+                .bind(row.hash.as_deref());
+        }
+        // All rows, to the end: only then has SQLite committed.
+        run(&ACCEPT, query.fetch_all($executor)).await
+    }};
+}
+
+impl Writer {
+    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>, closing: Arc<Notify>) {
+        let mut batch = Vec::with_capacity(MAX_ROWS);
+        let mut closed = false;
+        loop {
+            let taken = tokio::select! {
+                () = closing.notified(), if !closed => {
+                    closed = true;
+                    queue.close();
+                    continue;
+                }
+                taken = queue.recv_many(&mut batch, MAX_ROWS) => taken,
+            };
+            if taken == 0 {
+                break;
+            }
+            // Whoever left was told nothing: their message needs no place on the disk.
+            batch.retain(|waiting| !waiting.answer.is_closed());
+            self.write(std::mem::replace(&mut batch, Vec::with_capacity(MAX_ROWS))).await;
+        }
+        if let Some(connection) = self.connection {
+            connection.close().await.ok();
+        }
+    }
+
+    /// Writes and answers all. Where a row is refused, the batch is halved until that row is alone.
+    async fn write(&mut self, batch: Vec<Waiting>) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            let outcome = match timeout(self.wait_max, self.insert(&part)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Failed::new(&WRITE, sqlx::Error::PoolTimedOut)),
+            };
+            match outcome {
+                Ok(inserted) => answer(part, &inserted.into_iter().collect()),
+                Err(failed) if part.len() > 1 && failed.is_about_a_row() => {
+                    let half = part.split_off(part.len() / 2);
+                    parts.extend([half, part]);
+                }
+                Err(failed) => {
+                    let error = failed.or_missing("session");
+                    for waiting in part {
+                        waiting.answer.send(Err(again(&error))).ok();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The ids of the rows that were inserted.
+    async fn insert(&mut self, rows: &[Waiting]) -> Result<Vec<String>, Failed> {
+        match &self.engine {
+            Engine::Lite { writer, .. } => insert!(rows, writer),
+            Engine::Pg(pool) => {
+                // Taken out: it is not used again when this is given up half-way.
+                if let Some(mut connection) = self.connection.take() {
+                    match insert!(rows, &mut connection) {
+                        // The server was started anew since. Giving it the same rows again changes nothing where they
+                        // had arrived.
+                        Err(failed) if failed.is_disconnect() => {
+                            tracing::info!("the connection for new messages was lost: making another one");
+                        }
+                        outcome => {
+                            self.connection = Some(connection);
+                            return outcome;
+                        }
+                    }
+                }
+                let mut connection = connect(pool).await?;
+                let outcome = insert!(rows, &mut connection);
+                if !outcome.as_ref().is_err_and(Failed::is_disconnect) {
+                    self.connection = Some(connection);
+                }
+                outcome
+            }
+        }
+    }
+}
+
+async fn connect(pool: &PgPool) -> Result<PgConnection, Failed> {
+    run(&CONNECT, PgConnection::connect_with(&pool.connect_options())).await
+}
+
+fn answer(part: Vec<Waiting>, inserted: &HashSet<String>) {
+    for waiting in part {
+        let written = if inserted.contains(waiting.row.message.id.as_str()) { Written::Inserted } else { Written::Met };
+        waiting.answer.send(Ok(written)).ok();
+    }
+}
+
+/// The same error for one more of those who share it.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::NotFound { what } => Error::NotFound { what },
+        Error::Unavailable { what, source } => Error::unavailable(what, source.to_string()),
+        Error::Internal { source } => Error::internal(source.to_string()),
+        other => Error::internal(other.to_string()),
+    }
+}

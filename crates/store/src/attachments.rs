@@ -1,0 +1,95 @@
+//! What is known of attachments. Their bytes are elsewhere: see the port `Blobs`.
+
+use astrfleet_core::{
+    Error, Result,
+    attachment::Attachment,
+    id::{AttachmentId, TenantId},
+    ports::Attachments,
+    time::Timestamp,
+};
+use async_trait::async_trait;
+
+use crate::{
+    db::{Db, affected, read, statements},
+    values::{read_id, read_number},
+};
+
+statements! {
+    "attachment";
+    INSERT = "attachment.insert", "INSERT INTO attachments (
+            tenant_id, id, name, media_type, size_bytes, sha256, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    GET = "attachment.get", "SELECT tenant_id, id, name, media_type, size_bytes, sha256, created_at FROM attachments
+        WHERE tenant_id = $1 AND id = $2";
+    TOTAL_BYTES = "attachment.total_bytes",
+        "SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM attachments WHERE tenant_id = $1";
+}
+
+/// The attachments of one tenant.
+pub struct AttachmentRows {
+    db: Db,
+    tenant: TenantId,
+}
+
+impl AttachmentRows {
+    /// Of `tenant`.
+    #[must_use]
+    pub fn new(db: &Db, tenant: &TenantId) -> Self {
+        Self { db: db.clone(), tenant: tenant.clone() }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    tenant_id: String,
+    id: String,
+    name: String,
+    media_type: String,
+    size_bytes: i64,
+    sha256: String,
+    created_at: i64,
+}
+
+#[async_trait]
+impl Attachments for AttachmentRows {
+    async fn insert(&self, attachment: &Attachment) -> Result<()> {
+        let size = i64::try_from(attachment.size).map_err(Error::internal)?;
+        affected!(
+            &self.db,
+            INSERT,
+            sqlx::query(INSERT.sql)
+                .bind(self.tenant.as_str())
+                .bind(attachment.id.as_str())
+                .bind(&attachment.name)
+                .bind(&attachment.media_type)
+                .bind(size)
+                .bind(&attachment.sha256)
+                .bind(attachment.created_at.micros())
+        )
+        .map_err(|failed| failed.or_missing("tenant"))?;
+        Ok(())
+    }
+
+    async fn get(&self, id: &AttachmentId) -> Result<Attachment> {
+        let row = read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+            .bind(self.tenant.as_str())
+            .bind(id.as_str())
+            .fetch_one(pool))?;
+        Ok(Attachment {
+            id: read_id("attachments.id", &row.id, AttachmentId::parse)?,
+            tenant_id: read_id("attachments.tenant_id", &row.tenant_id, TenantId::parse)?,
+            name: row.name,
+            media_type: row.media_type,
+            size: read_number("attachments.size_bytes", row.size_bytes)?,
+            sha256: row.sha256,
+            created_at: Timestamp::from_micros(row.created_at),
+        })
+    }
+
+    async fn total_bytes(&self) -> Result<u64> {
+        let total = read!(&self.db, TOTAL_BYTES, pool => sqlx::query_scalar::<_, i64>(TOTAL_BYTES.sql)
+            .bind(self.tenant.as_str())
+            .fetch_one(pool))?;
+        read_number("attachments.total_bytes", total)
+    }
+}

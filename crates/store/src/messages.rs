@@ -1,0 +1,347 @@
+//! Messages in the database: their way from accepted to answered, and how they are read. How a message becomes durable
+//! in the first place is in `accept`.
+
+use astrfleet_core::{
+    Error, Result,
+    id::{AttachmentId, MessageId, SessionId, TenantId},
+    message::{Exchange, Failure, Message, State, TokenUsage},
+    page::{Page, PageRequest},
+    ports::{Accepted, Delivery, Messages, NewMessage, Outcome},
+    time::Timestamp,
+};
+use async_trait::async_trait;
+
+use crate::{
+    db::{Db, affected, read, run, statements, transaction},
+    values::{read_id, read_json, read_number, read_word, storable, token_count, word},
+};
+
+/// What [`Row`] reads.
+macro_rules! message_columns {
+    () => {
+        "tenant_id, id, session_id, author, body, attachments, state, reply_to, failure_code, failure_detail, \
+         prompt_tokens, completion_tokens, created_at, updated_at"
+    };
+}
+
+statements! {
+    "message";
+    GET = "message.get", concat!("SELECT ", message_columns!(), " FROM messages WHERE tenant_id = $1 AND id = $2");
+    EXCHANGE = "message.exchange",
+        concat!("SELECT ", message_columns!(), " FROM messages WHERE tenant_id = $1 AND (id = $2 OR reply_to = $2)");
+    LIST = "message.list", concat!("SELECT ", message_columns!(), " FROM messages
+        WHERE tenant_id = $1 AND session_id = $2 AND id < $3 ORDER BY id DESC LIMIT $4");
+    SET_STATE = "message.set_state", "UPDATE messages SET state = $4, updated_at = $5
+        WHERE tenant_id = $1 AND id = $2 AND state = $3";
+    SET_BOT_RECORD = "message.set_bot_record", "UPDATE messages SET bot_record = $3 WHERE tenant_id = $1 AND id = $2";
+    SET_PARTIAL = "message.set_partial", "UPDATE messages SET partial = $3 WHERE tenant_id = $1 AND id = $2";
+    /// A whole answer stays. What was interrupted once and is found so again was not changed: its time to be repaired
+    /// is over at some point.
+    FINISH = "message.finish", "UPDATE messages SET state = $3, failure_code = $4, failure_detail = $5,
+            partial = CASE WHEN $3 = 'interrupted' THEN partial ELSE '' END,
+            updated_at = CASE WHEN state = $3 THEN updated_at ELSE $6 END
+        WHERE tenant_id = $1 AND id = $2 AND state IN ($7, $8, $9, $10, $11, $12, $13)
+        AND NOT EXISTS (
+            SELECT 1 FROM messages AS reply
+            WHERE reply.tenant_id = $1 AND reply.reply_to = $2 AND reply.state <> 'interrupted'
+        )
+        RETURNING session_id";
+    /// Nothing is changed where there is a whole answer already.
+    REPLY = "message.reply", concat!("INSERT INTO messages (", message_columns!(), ")
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        ON CONFLICT (tenant_id, reply_to) WHERE reply_to IS NOT NULL DO UPDATE SET
+            id = excluded.id, author = excluded.author, body = excluded.body, attachments = excluded.attachments,
+            state = excluded.state, prompt_tokens = excluded.prompt_tokens,
+            completion_tokens = excluded.completion_tokens, created_at = excluded.created_at,
+            updated_at = excluded.updated_at
+        WHERE messages.state = 'interrupted'");
+    TOUCH_SESSION = "message.touch_session", "UPDATE sessions SET last_active_at = $3
+        WHERE tenant_id = $1 AND id = $2 AND last_active_at < $3";
+    DELIVERY = "message.delivery", concat!("SELECT ", message_columns!(), ", bot_record, partial,
+            (SELECT end_user FROM sessions WHERE sessions.tenant_id = messages.tenant_id
+             AND sessions.id = messages.session_id) AS end_user,
+            (SELECT generation FROM sessions WHERE sessions.tenant_id = messages.tenant_id
+             AND sessions.id = messages.session_id) AS session_generation
+        FROM messages WHERE tenant_id = $1 AND id = $2");
+    /// An answer belongs to the message that it answers, also where it came after the next question.
+    LAST_BOT_RECORD = "message.last_bot_record", "SELECT bot_record FROM messages
+        WHERE tenant_id = $1 AND session_id = $2 AND bot_record IS NOT NULL AND COALESCE(reply_to, id) < $3
+        ORDER BY bot_record DESC LIMIT 1";
+    COUNT_SINCE = "message.count_since", "SELECT COUNT(*) FROM messages
+        WHERE tenant_id = $1 AND author = 'user' AND created_at >= $2";
+}
+
+/// Later than every id of a message: where a list that begins with the newest begins.
+const AFTER_ALL: &str = "msg_g";
+/// As many as there are, so that one text serves every choice of them.
+const STATES: usize = 7;
+
+/// The messages of one tenant.
+pub struct MessageRows {
+    db: Db,
+    tenant: TenantId,
+}
+
+/// A row, as it stands.
+#[derive(sqlx::FromRow)]
+struct Row {
+    tenant_id: String,
+    id: String,
+    session_id: String,
+    author: String,
+    body: String,
+    attachments: String,
+    state: String,
+    reply_to: Option<String>,
+    failure_code: Option<String>,
+    failure_detail: Option<String>,
+    prompt_tokens: Option<i64>,
+    completion_tokens: Option<i64>,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl Row {
+    fn read(self) -> Result<Message> {
+        let failure = self.failure_code.zip(self.failure_detail).map(|(code, detail)| Failure { code, detail });
+        let usage = match self.prompt_tokens.zip(self.completion_tokens) {
+            Some((prompt, completion)) => Some(TokenUsage {
+                prompt_tokens: read_number("messages.prompt_tokens", prompt)?,
+                completion_tokens: read_number("messages.completion_tokens", completion)?,
+            }),
+            None => None,
+        };
+        Ok(Message {
+            id: read_id("messages.id", &self.id, MessageId::parse)?,
+            tenant_id: read_id("messages.tenant_id", &self.tenant_id, TenantId::parse)?,
+            session_id: read_id("messages.session_id", &self.session_id, SessionId::parse)?,
+            author: read_word("messages.author", self.author)?,
+            text: self.body,
+            attachments: read_json::<Vec<AttachmentId>>("messages.attachments", &self.attachments)?,
+            state: read_word("messages.state", self.state)?,
+            reply_to: self.reply_to.map(|id| read_id("messages.reply_to", &id, MessageId::parse)).transpose()?,
+            failure,
+            usage,
+            created_at: Timestamp::from_micros(self.created_at),
+            updated_at: Timestamp::from_micros(self.updated_at),
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct DeliveryRow {
+    #[sqlx(flatten)]
+    message: Row,
+    bot_record: Option<i64>,
+    partial: String,
+    end_user: String,
+    session_generation: i64,
+}
+
+/// The list of an answer's attachments, as it stands in its column.
+pub(crate) fn attachments_json(message: &Message) -> Result<String> {
+    serde_json::to_string(&message.attachments).map_err(Error::internal)
+}
+
+/// Binds the columns of [`REPLY`] in its order.
+macro_rules! bind_reply {
+    ($query:expr, $reply:expr) => {
+        $query
+            .bind($reply.tenant_id.as_str())
+            .bind($reply.id.as_str())
+            .bind($reply.session_id.as_str())
+            .bind(word(&$reply.author)?)
+            .bind(storable(&$reply.text))
+            .bind(attachments_json($reply)?)
+            .bind(word(&$reply.state)?)
+            .bind($reply.reply_to.as_ref().map(MessageId::as_str))
+            .bind($reply.failure.as_ref().map(|failure| failure.code.as_str()))
+            .bind($reply.failure.as_ref().map(|failure| failure.detail.as_str()))
+            .bind($reply.usage.map(|usage| token_count(usage.prompt_tokens)))
+            .bind($reply.usage.map(|usage| token_count(usage.completion_tokens)))
+            .bind($reply.created_at.micros())
+            .bind($reply.updated_at.micros())
+    };
+}
+
+impl MessageRows {
+    /// Of `tenant`.
+    #[must_use]
+    pub fn new(db: &Db, tenant: &TenantId) -> Self {
+        Self { db: db.clone(), tenant: tenant.clone() }
+    }
+
+    /// Refuses outcomes that nobody can mean.
+    fn check(&self, id: &MessageId, outcome: &Outcome) -> Result<()> {
+        let right = match outcome {
+            Outcome::Reply(reply) => {
+                reply.reply_to.as_ref() == Some(id)
+                    && reply.tenant_id == self.tenant
+                    && matches!(reply.state, State::Done | State::Interrupted)
+            }
+            Outcome::NoReply(state, _) => state.is_final(),
+        };
+        if right { Ok(()) } else { Err(Error::internal(format!("an outcome that {id} cannot have"))) }
+    }
+
+    /// [`Error::NotFound`] where no row was changed.
+    fn changed(rows: u64) -> Result<()> {
+        if rows == 0 { Err(Error::NotFound { what: "message" }) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Messages for MessageRows {
+    async fn accept(&self, new: NewMessage) -> Result<Accepted> {
+        self.db.accept(&self.tenant, new).await
+    }
+
+    async fn get(&self, id: &MessageId) -> Result<Message> {
+        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+            .bind(self.tenant.as_str())
+            .bind(id.as_str())
+            .fetch_one(pool))?
+        .read()
+    }
+
+    async fn exchange(&self, id: &MessageId) -> Result<Exchange> {
+        let rows = read!(&self.db, EXCHANGE, pool => sqlx::query_as::<_, Row>(EXCHANGE.sql)
+            .bind(self.tenant.as_str())
+            .bind(id.as_str())
+            .fetch_all(pool))?;
+        let (mut message, mut reply) = (None, None);
+        for row in rows {
+            let read = row.read()?;
+            if read.id == *id {
+                message = Some(read);
+            } else {
+                reply = Some(read);
+            }
+        }
+        let message = message.ok_or(Error::NotFound { what: "message" })?;
+        Ok(Exchange { message, reply })
+    }
+
+    async fn list(&self, session: &SessionId, page: &PageRequest) -> Result<Page<Message>> {
+        let messages = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+            .bind(self.tenant.as_str())
+            .bind(session.as_str())
+            .bind(page.after.as_deref().unwrap_or(AFTER_ALL))
+            .bind(i64::from(page.limit) + 1)
+            .fetch_all(pool))?
+        .into_iter()
+        .map(Row::read)
+        .collect::<Result<Vec<_>>>()?;
+        let mut page = Page::from_rows(messages, page, |message| message.id.to_string());
+        page.items.reverse();
+        Ok(page)
+    }
+
+    async fn set_state(&self, id: &MessageId, from: State, to: State, now: Timestamp) -> Result<bool> {
+        let (from, to) = (word(&from)?, word(&to)?);
+        let done = affected!(
+            &self.db,
+            SET_STATE,
+            sqlx::query(SET_STATE.sql)
+                .bind(self.tenant.as_str())
+                .bind(id.as_str())
+                .bind(from)
+                .bind(to)
+                .bind(now.micros())
+        )?;
+        Ok(done == 1)
+    }
+
+    async fn set_bot_record(&self, id: &MessageId, record: i64) -> Result<()> {
+        Self::changed(affected!(
+            &self.db,
+            SET_BOT_RECORD,
+            sqlx::query(SET_BOT_RECORD.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(record)
+        )?)
+    }
+
+    async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<()> {
+        Self::changed(affected!(
+            &self.db,
+            SET_PARTIAL,
+            sqlx::query(SET_PARTIAL.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(storable(partial))
+        )?)
+    }
+
+    async fn finish(&self, id: &MessageId, from: &[State], outcome: Outcome, now: Timestamp) -> Result<bool> {
+        self.check(id, &outcome)?;
+        let Some(first) = from.first() else { return Ok(false) };
+        let states = (0..STATES).map(|index| word(from.get(index).unwrap_or(first))).collect::<Result<Vec<_>>>()?;
+        let (state, failure) = match &outcome {
+            Outcome::Reply(reply) => (reply.state, None),
+            Outcome::NoReply(state, failure) => (*state, failure.as_ref()),
+        };
+        let state = word(&state)?;
+        transaction!(&self.db, connection => {
+            let mut finish = sqlx::query_scalar::<_, String>(FINISH.sql)
+                .bind(self.tenant.as_str())
+                .bind(id.as_str())
+                .bind(&state)
+                .bind(failure.map(|failure| failure.code.as_str()))
+                .bind(failure.map(|failure| storable(&failure.detail)))
+                .bind(now.micros());
+            for state in &states {
+                finish = finish.bind(state);
+            }
+            let Some(session) = run(&FINISH, finish.fetch_all(&mut *connection)).await?.pop() else {
+                return Ok(false);
+            };
+            if let Outcome::Reply(reply) = &outcome {
+                if reply.session_id.as_str() != session {
+                    return Err(Error::internal(format!("the answer to {id} is in another session")));
+                }
+                let insert = bind_reply!(sqlx::query(REPLY.sql), reply);
+                if run(&REPLY, insert.execute(&mut *connection)).await?.rows_affected() == 0 {
+                    // Undoes the above.
+                    return Err(Error::internal(format!("{id} has a whole answer, and was not done")));
+                }
+            }
+            let touch = sqlx::query(TOUCH_SESSION.sql)
+                .bind(self.tenant.as_str())
+                .bind(&session)
+                .bind(now.micros());
+            run(&TOUCH_SESSION, touch.execute(&mut *connection)).await?;
+            Ok(true)
+        })
+    }
+
+    async fn delivery(&self, id: &MessageId) -> Result<Delivery> {
+        let row = read!(&self.db, DELIVERY, pool => sqlx::query_as::<_, DeliveryRow>(DELIVERY.sql)
+            .bind(self.tenant.as_str())
+            .bind(id.as_str())
+            .fetch_one(pool))?;
+        Ok(Delivery {
+            message: row.message.read()?,
+            end_user: row.end_user,
+            session_generation: row.session_generation,
+            bot_record: row.bot_record,
+            partial: row.partial,
+        })
+    }
+
+    async fn last_bot_record(&self, session: &SessionId, before: &MessageId) -> Result<i64> {
+        let record = read!(&self.db, LAST_BOT_RECORD, pool => sqlx::query_scalar::<_, i64>(LAST_BOT_RECORD.sql)
+            .bind(self.tenant.as_str())
+            .bind(session.as_str())
+            .bind(before.as_str())
+            .fetch_optional(pool))?;
+        Ok(record.unwrap_or(0))
+    }
+
+    async fn set_reply_record(&self, reply: &MessageId, record: i64) -> Result<()> {
+        self.set_bot_record(reply, record).await
+    }
+
+    async fn count_since(&self, since: Timestamp) -> Result<u64> {
+        let count = read!(&self.db, COUNT_SINCE, pool => sqlx::query_scalar::<_, i64>(COUNT_SINCE.sql)
+            .bind(self.tenant.as_str())
+            .bind(since.micros())
+            .fetch_one(pool))?;
+        read_number("messages.count", count)
+    }
+}

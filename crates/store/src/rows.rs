@@ -1,0 +1,37 @@
+//! Statements that write many rows at once: `INSERT … VALUES (…), (…), …`, one text for each number of rows, so that
+//! each is prepared once.
+
+use std::sync::{Arc, LazyLock};
+
+/// Rows in one statement, at the most. More gained nothing where it was measured.
+pub(crate) const MAX_ROWS: usize = 64;
+
+/// The texts of one statement for 1 to [`MAX_ROWS`] rows.
+pub(crate) type Texts = LazyLock<Vec<Arc<str>>>;
+
+/// Writes the texts: `head`, so many rows of `columns` placeholders, `tail`.
+pub(crate) fn texts(head: &str, columns: usize, tail: &str) -> Vec<Arc<str>> {
+    (1..=MAX_ROWS).map(|rows| text(head, columns, rows, tail).into()).collect()
+}
+
+fn text(head: &str, columns: usize, rows: usize, tail: &str) -> String {
+    let row = |row: usize| {
+        let placeholders: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", placeholders.join(", "))
+    };
+    let rows: Vec<_> = (0..rows).map(row).collect();
+    format!("{head} VALUES {} {tail}", rows.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_ROWS, texts};
+
+    #[test]
+    fn each_row_has_placeholders_of_its_own() {
+        let texts = texts("INSERT INTO t (a, b)", 2, "ON CONFLICT DO NOTHING");
+        assert_eq!(texts.len(), MAX_ROWS);
+        assert_eq!(&*texts[0], "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT DO NOTHING");
+        assert_eq!(&*texts[1], "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING");
+    }
+}

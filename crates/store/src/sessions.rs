@@ -1,0 +1,168 @@
+//! Sessions in the database.
+
+use astrfleet_core::{
+    Error, Result,
+    id::{SessionId, TenantId},
+    page::{Page, PageRequest},
+    ports::Sessions,
+    session::Session,
+    time::Timestamp,
+};
+use async_trait::async_trait;
+
+use crate::{
+    db::{Db, affected, change, read, statements},
+    values::{read_id, read_json, read_word, word},
+};
+
+/// What a [`Row`] is made of.
+macro_rules! session_columns {
+    () => {
+        "tenant_id, id, end_user, channel, state, close_reason, metadata, generation, created_at, last_active_at, \
+         version"
+    };
+}
+pub(crate) use session_columns;
+
+statements! {
+    "session";
+    INSERT = "session.insert", concat!("INSERT INTO sessions (", session_columns!(), ")
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+    GET = "session.get", concat!("SELECT ", session_columns!(), " FROM sessions WHERE tenant_id = $1 AND id = $2");
+    LIST = "session.list", concat!("SELECT ", session_columns!(), " FROM sessions
+        WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+    LIST_OF_END_USER = "session.list_of_end_user", concat!("SELECT ", session_columns!(), " FROM sessions
+        WHERE tenant_id = $1 AND id < $2 AND end_user = $4 ORDER BY id DESC LIMIT $3");
+    /// An exchange may have ended since the caller read the session: its last activity never goes back.
+    UPDATE = "session.update", concat!("UPDATE sessions SET state = $4, close_reason = $5, metadata = $6,
+            generation = $7, last_active_at = CASE WHEN last_active_at > $8 THEN last_active_at ELSE $8 END,
+            version = version + 1
+        WHERE tenant_id = $1 AND id = $2 AND version = $3 RETURNING ", session_columns!());
+}
+
+/// Later than every id of a session: where a list that begins with the newest begins.
+const AFTER_ALL: &str = "ses_g";
+
+/// The sessions of one tenant.
+pub struct SessionRows {
+    db: Db,
+    tenant: TenantId,
+}
+
+impl SessionRows {
+    /// Of `tenant`.
+    #[must_use]
+    pub fn new(db: &Db, tenant: &TenantId) -> Self {
+        Self { db: db.clone(), tenant: tenant.clone() }
+    }
+}
+
+/// A row, as it stands.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Row {
+    tenant_id: String,
+    id: String,
+    end_user: String,
+    channel: String,
+    state: String,
+    close_reason: Option<String>,
+    metadata: String,
+    generation: i64,
+    created_at: i64,
+    last_active_at: i64,
+    version: i64,
+}
+
+impl Row {
+    pub(crate) fn read(self) -> Result<Session> {
+        Ok(Session {
+            id: read_id("sessions.id", &self.id, SessionId::parse)?,
+            tenant_id: read_id("sessions.tenant_id", &self.tenant_id, TenantId::parse)?,
+            end_user: self.end_user,
+            channel: self.channel,
+            state: read_word("sessions.state", self.state)?,
+            close_reason: self.close_reason.map(|word| read_word("sessions.close_reason", word)).transpose()?,
+            metadata: read_json("sessions.metadata", &self.metadata)?,
+            generation: self.generation,
+            created_at: Timestamp::from_micros(self.created_at),
+            last_active_at: Timestamp::from_micros(self.last_active_at),
+            version: self.version,
+        })
+    }
+}
+
+#[async_trait]
+impl Sessions for SessionRows {
+    async fn insert(&self, session: &Session) -> Result<()> {
+        let state = word(&session.state)?;
+        let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
+        affected!(
+            &self.db,
+            INSERT,
+            sqlx::query(INSERT.sql)
+                .bind(self.tenant.as_str())
+                .bind(session.id.as_str())
+                .bind(&session.end_user)
+                .bind(&session.channel)
+                .bind(&state)
+                .bind(reason.as_deref())
+                .bind(session.metadata.to_string())
+                .bind(session.generation)
+                .bind(session.created_at.micros())
+                .bind(session.last_active_at.micros())
+                .bind(session.version)
+        )
+        .map_err(|failed| failed.or_missing("tenant"))?;
+        Ok(())
+    }
+
+    async fn get(&self, id: &SessionId) -> Result<Session> {
+        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+            .bind(self.tenant.as_str())
+            .bind(id.as_str())
+            .fetch_one(pool))?
+        .read()
+    }
+
+    async fn list(&self, end_user: Option<&str>, page: &PageRequest) -> Result<Page<Session>> {
+        let after = page.after.as_deref().unwrap_or(AFTER_ALL);
+        let limit = i64::from(page.limit) + 1;
+        let rows = match end_user {
+            Some(end_user) => read!(&self.db, LIST_OF_END_USER, pool => sqlx::query_as::<_, Row>(LIST_OF_END_USER.sql)
+                    .bind(self.tenant.as_str())
+                    .bind(after)
+                    .bind(limit)
+                    .bind(end_user)
+                    .fetch_all(pool))?,
+            None => read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+                .bind(self.tenant.as_str())
+                .bind(after)
+                .bind(limit)
+                .fetch_all(pool))?,
+        };
+        let sessions = rows.into_iter().map(Row::read).collect::<Result<Vec<_>>>()?;
+        Ok(Page::from_rows(sessions, page, |session| session.id.to_string()))
+    }
+
+    async fn update(&self, session: &Session) -> Result<Session> {
+        let state = word(&session.state)?;
+        let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
+        // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
+        let updated = change!(&self.db, UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
+            .bind(self.tenant.as_str())
+            .bind(session.id.as_str())
+            .bind(session.version)
+            .bind(&state)
+            .bind(reason.as_deref())
+            .bind(session.metadata.to_string())
+            .bind(session.generation)
+            .bind(session.last_active_at.micros())
+            .fetch_all(pool))?
+        .pop();
+        if let Some(row) = updated {
+            return row.read();
+        }
+        self.get(&session.id).await?;
+        Err(Error::Stale { what: "session" })
+    }
+}

@@ -1,0 +1,74 @@
+//! The door itself: which port is what.
+
+use astrfleet_core::{
+    id::TenantId,
+    ports::{
+        ApiKeys, Attachments, AuditLog, Idempotency, Instances, Invitations, Members, Messages, RefreshTokens,
+        Sessions, Store, System, Tenants, UsageLedger, Users,
+    },
+};
+
+use crate::{
+    api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, db::Db, idempotency::IdempotencyRows,
+    instances::InstanceRows, invitations::InvitationRows, members::MemberRows, messages::MessageRows,
+    refresh_tokens::RefreshTokenRows, sessions::SessionRows, system::SystemRows, tenants::TenantRows, usage::UsageRows,
+    users::UserRows,
+};
+
+impl Store for Db {
+    fn tenants(&self) -> Box<dyn Tenants> {
+        Box::new(TenantRows::new(self))
+    }
+
+    fn users(&self) -> Box<dyn Users> {
+        Box::new(UserRows::new(self))
+    }
+
+    fn refresh_tokens(&self) -> Box<dyn RefreshTokens> {
+        Box::new(RefreshTokenRows::new(self))
+    }
+
+    fn members(&self, tenant: &TenantId) -> Box<dyn Members> {
+        Box::new(MemberRows::new(self, tenant))
+    }
+
+    fn invitations(&self, tenant: &TenantId) -> Box<dyn Invitations> {
+        Box::new(InvitationRows::new(self, tenant))
+    }
+
+    fn api_keys(&self, tenant: &TenantId) -> Box<dyn ApiKeys> {
+        Box::new(ApiKeyRows::new(self, tenant))
+    }
+
+    fn audit(&self, tenant: Option<&TenantId>) -> Box<dyn AuditLog> {
+        Box::new(AuditRows::new(self, tenant))
+    }
+
+    fn instances(&self, tenant: &TenantId) -> Box<dyn Instances> {
+        Box::new(InstanceRows::new(self, tenant))
+    }
+
+    fn sessions(&self, tenant: &TenantId) -> Box<dyn Sessions> {
+        Box::new(SessionRows::new(self, tenant))
+    }
+
+    fn messages(&self, tenant: &TenantId) -> Box<dyn Messages> {
+        Box::new(MessageRows::new(self, tenant))
+    }
+
+    fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments> {
+        Box::new(AttachmentRows::new(self, tenant))
+    }
+
+    fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger> {
+        Box::new(UsageRows::new(self, tenant))
+    }
+
+    fn idempotency(&self, owner: &str) -> Box<dyn Idempotency> {
+        Box::new(IdempotencyRows::new(self, owner))
+    }
+
+    fn system(&self, reason: &'static str) -> Box<dyn System> {
+        Box::new(SystemRows::new(self, reason))
+    }
+}

@@ -1,0 +1,140 @@
+//! What spans tenants. Whoever comes here says why, and the log has it.
+
+use astrfleet_core::{
+    Result,
+    api_key::ApiKey,
+    id::{InstanceId, MessageId, SessionId, TenantId},
+    instance::Instance,
+    member::Invitation,
+    page::{Page, PageRequest},
+    ports::System,
+    session::Session,
+    time::Timestamp,
+};
+use async_trait::async_trait;
+
+use crate::{
+    api_keys,
+    db::{Db, read, statements},
+    idempotency, instances, invitations,
+    sessions::{self, session_columns},
+    values::read_id,
+};
+
+statements! {
+    "row";
+    PING = "system.ping", "SELECT 1";
+    WAITING_MESSAGES = "system.waiting_messages", "SELECT tenant_id, session_id, id FROM messages
+        WHERE state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming') AND id > $1 ORDER BY id LIMIT $2";
+    UNFINISHED_MESSAGES = "system.unfinished_messages", "SELECT tenant_id, id FROM messages
+            WHERE state IN ('delivering', 'streaming') AND state IN ('accepted', 'delivering', 'streaming') AND id > $2
+        UNION ALL
+        SELECT tenant_id, id FROM messages
+            WHERE state = 'interrupted' AND reply_to IS NULL AND updated_at > $1 AND id > $2
+        ORDER BY id LIMIT $3";
+    /// A message that was only just accepted has not touched its session yet: the newest one counts too.
+    IDLE_SESSIONS = "system.idle_sessions", concat!("SELECT ", session_columns!(), " FROM sessions
+        WHERE state <> 'closed' AND last_active_at < $1
+        AND (tenant_id, id) NOT IN (
+            SELECT tenant_id, session_id FROM messages WHERE state IN ('accepted', 'delivering', 'streaming')
+        )
+        AND COALESCE((
+            SELECT messages.created_at FROM messages
+            WHERE messages.tenant_id = sessions.tenant_id AND messages.session_id = sessions.id
+            ORDER BY messages.id DESC LIMIT 1
+        ), 0) < $1
+        ORDER BY last_active_at LIMIT $2");
+}
+
+/// What spans tenants.
+pub struct SystemRows {
+    db: Db,
+}
+
+impl SystemRows {
+    /// `reason` goes to the log.
+    #[must_use]
+    pub fn new(db: &Db, reason: &'static str) -> Self {
+        tracing::debug!(reason, "reached beyond one tenant");
+        Self { db: db.clone() }
+    }
+}
+
+#[async_trait]
+impl System for SystemRows {
+    async fn ping(&self) -> Result<()> {
+        read!(&self.db, PING, pool => sqlx::query_scalar::<_, i32>(PING.sql).fetch_one(pool))?;
+        Ok(())
+    }
+
+    async fn api_key_by_hash(&self, hash: &[u8; 32]) -> Result<ApiKey> {
+        api_keys::by_hash(&self.db, hash).await
+    }
+
+    async fn invitation_by_hash(&self, hash: &[u8; 32]) -> Result<(TenantId, Invitation)> {
+        invitations::by_hash(&self.db, hash).await
+    }
+
+    async fn instance(&self, id: &InstanceId) -> Result<Instance> {
+        instances::by_id(&self.db, id).await
+    }
+
+    async fn instances(&self, page: &PageRequest) -> Result<Page<Instance>> {
+        instances::list(&self.db, page).await
+    }
+
+    async fn waiting_messages(
+        &self,
+        after: Option<&MessageId>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, SessionId, MessageId)>> {
+        let waiting = read!(&self.db, WAITING_MESSAGES, pool => sqlx::query_as::<_, (String, String, String)>(
+                WAITING_MESSAGES.sql)
+            .bind(after.map_or("", MessageId::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(pool))?;
+        let read = |(tenant, session, message): (String, String, String)| {
+            Ok((
+                read_id("messages.tenant_id", &tenant, TenantId::parse)?,
+                read_id("messages.session_id", &session, SessionId::parse)?,
+                read_id("messages.id", &message, MessageId::parse)?,
+            ))
+        };
+        waiting.into_iter().map(read).collect()
+    }
+
+    async fn unfinished_messages(
+        &self,
+        interrupted_since: Timestamp,
+        after: Option<&MessageId>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MessageId)>> {
+        let unfinished = read!(&self.db, UNFINISHED_MESSAGES, pool => sqlx::query_as::<_, (String, String)>(
+                UNFINISHED_MESSAGES.sql)
+            .bind(interrupted_since.micros())
+            .bind(after.map_or("", MessageId::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(pool))?;
+        let read = |(tenant, message): (String, String)| {
+            Ok((
+                read_id("messages.tenant_id", &tenant, TenantId::parse)?,
+                read_id("messages.id", &message, MessageId::parse)?,
+            ))
+        };
+        unfinished.into_iter().map(read).collect()
+    }
+
+    async fn idle_sessions(&self, before: Timestamp, limit: u32) -> Result<Vec<Session>> {
+        read!(&self.db, IDLE_SESSIONS, pool => sqlx::query_as::<_, sessions::Row>(IDLE_SESSIONS.sql)
+            .bind(before.micros())
+            .bind(i64::from(limit))
+            .fetch_all(pool))?
+        .into_iter()
+        .map(sessions::Row::read)
+        .collect()
+    }
+
+    async fn delete_idempotency(&self, before: Timestamp, limit: u32) -> Result<u64> {
+        idempotency::delete_before(&self.db, before, limit).await
+    }
+}
