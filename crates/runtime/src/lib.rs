@@ -3,3 +3,4 @@
 
 pub mod astrbot;
 pub mod environment;
+pub mod process;
