@@ -35,7 +35,8 @@ pub struct ServerConfig {
 pub struct GatewayConfig {
     /// Where requests come in.
     pub listen: SocketAddr,
-    /// Where metrics are read; none: nowhere.
+    /// Where metrics are read; `"none"`: nowhere.
+    #[serde(deserialize_with = "address_or_none")]
     pub metrics_listen: Option<SocketAddr>,
     /// Threads that take requests; 0: one for each processor.
     pub workers: usize,
@@ -133,6 +134,8 @@ pub struct MessageConfig {
 pub struct LlmConfig {
     /// `LLM_API_KEY`: for upstreams that have no key of their own.
     pub api_key: Option<SecretString>,
+    /// The provider that `LLM_API_KEY` is for, where no upstreams are given.
+    pub base_url: String,
     /// The model that bots ask for.
     pub model: String,
     /// Asked in order until one answers. None: the built-in model `demo`.
@@ -191,6 +194,14 @@ pub struct ManagerConfig {
     pub max_restarts: u32,
     /// After so long without an exit they are forgotten.
     pub restarts_forgotten_after_s: u64,
+}
+
+fn address_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "none" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| serde::de::Error::custom("expected an address such as 127.0.0.1:9464, or \"none\""))
 }
 
 /// Seconds as a duration.

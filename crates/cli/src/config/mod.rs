@@ -1,0 +1,335 @@
+//! The configuration: `config.default.toml` < a file < the environment < flags. This is the only place that reads
+//! environment variables.
+
+mod environment;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use astrfleet_core::plan::Plan;
+use astrfleet_server::config::{
+    AuthConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServerConfig, SessionConfig, TenantConfig,
+    UpstreamConfig,
+};
+use figment::{
+    Figment,
+    providers::{Format, Toml},
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+pub use environment::Environment;
+
+/// The manual: every key, its default, what it is for.
+pub const DEFAULT: &str = include_str!("../config.default.toml");
+
+/// The fewest characters of a secret that everything is derived from.
+const JWT_SECRET_LENGTH_MIN: usize = 32;
+
+/// All of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where things are kept.
+    pub data: DataConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// What is written about what happens.
+    pub log: LogConfig,
+    /// Bots as child processes.
+    pub bots: BotsConfig,
+    gateway: GatewayConfig,
+    auth: AuthConfig,
+    tenant: TenantConfig,
+    plans: BTreeMap<String, Plan>,
+    session: SessionConfig,
+    message: MessageConfig,
+    llm: LlmConfig,
+    manager: ManagerConfig,
+}
+
+/// Section `[data]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// The folder of the bots' shared environment.
+    pub runtime_dir: PathBuf,
+}
+
+/// Section `[database]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `DB_HOST`; empty: SQLite.
+    pub host: String,
+    /// `DB_PORT`
+    pub port: u16,
+    /// `DB_NAME`
+    pub name: String,
+    /// `DB_USER`
+    pub user: String,
+    /// `DB_PASSWORD`
+    pub password: SecretString,
+    /// Connections, at the most.
+    pub max_connections: u32,
+    /// How long a statement may take.
+    pub statement_timeout_s: u64,
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// `LOG_LEVEL`
+    pub level: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Section `[bots]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BotsConfig {
+    /// An interpreter; empty: the newest that is found.
+    pub python: PathBuf,
+    /// Ports of bots: the first.
+    pub port_first: u16,
+    /// And the last.
+    pub port_last: u16,
+    /// How long a bot may take to end.
+    pub stop_timeout_s: u64,
+    /// Every bot under a user id of its own.
+    pub own_user: bool,
+    /// The size at which a bot's log is rotated.
+    pub log_max_bytes: u64,
+    /// Rotated logs that are kept.
+    pub log_files: u32,
+}
+
+/// What flags say: whatever is given overrides everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config`
+    pub file: Option<PathBuf>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--runtime-dir`
+    pub runtime_dir: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--python`
+    pub python: Option<PathBuf>,
+}
+
+impl Config {
+    /// Puts the layers together.
+    ///
+    /// # Errors
+    /// Where a layer cannot be read or says something unknown: the text names the key and where it came from.
+    pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Self> {
+        let mut figment = Figment::from(Toml::string(DEFAULT));
+        if let Some(file) = &overrides.file {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("the configuration file {} cannot be read", file.display()))?;
+            // Read for its syntax first: that error says which line.
+            text.parse::<toml::Table>()
+                .with_context(|| format!("the configuration file {} is not TOML", file.display()))?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        figment = figment.merge(environment.settings()?);
+        if let Some(listen) = &overrides.listen {
+            figment = figment.merge(("gateway.listen", listen));
+        }
+        for (key, value) in [
+            ("data.dir", &overrides.data_dir),
+            ("data.runtime_dir", &overrides.runtime_dir),
+            ("bots.python", &overrides.python),
+        ] {
+            if let Some(value) = value {
+                figment = figment.merge((key, value));
+            }
+        }
+        let mut config: Self = figment.extract().map_err(|error| anyhow::anyhow!(explain(&error, overrides)))?;
+        config.fill_in(environment);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What the roles are configured with, `jwt_secret` being the one of `up` where none was given.
+    ///
+    /// # Errors
+    /// Where the secret is too short to derive others from.
+    pub fn server(&self, jwt_secret: Option<SecretString>) -> Result<ServerConfig> {
+        let mut auth = self.auth.clone();
+        if let Some(secret) = jwt_secret {
+            auth.jwt_secret = secret;
+        }
+        if auth.jwt_secret.expose_secret().len() < JWT_SECRET_LENGTH_MIN {
+            bail!(
+                "JWT_SECRET (auth.jwt_secret) needs at least {JWT_SECRET_LENGTH_MIN} characters: make one with \
+                 `openssl rand -hex 32`, and give every replica the same one"
+            );
+        }
+        Ok(ServerConfig {
+            gateway: self.gateway.clone(),
+            auth,
+            tenant: self.tenant.clone(),
+            plans: self.plans.clone(),
+            session: self.session.clone(),
+            message: self.message.clone(),
+            llm: self.llm.clone(),
+            manager: self.manager.clone(),
+        })
+    }
+
+    /// Whether a secret was given.
+    pub fn has_jwt_secret(&self) -> bool {
+        !self.auth.jwt_secret.expose_secret().is_empty()
+    }
+
+    /// Where requests come in.
+    pub fn gateway(&self) -> &GatewayConfig {
+        &self.gateway
+    }
+
+    /// Whether bots get answers from a real model.
+    pub fn has_model(&self) -> bool {
+        !self.llm.upstreams.is_empty()
+    }
+
+    fn fill_in(&mut self, environment: &Environment) {
+        if self.data.dir.as_os_str().is_empty() {
+            self.data.dir = environment.default_data_dir();
+        }
+        if let Ok(absolute) = std::path::absolute(&self.data.dir) {
+            self.data.dir = absolute;
+        }
+        if self.data.runtime_dir.as_os_str().is_empty() {
+            self.data.runtime_dir = self.data.dir.join("runtime");
+        }
+        let key = self.llm.api_key.as_ref().filter(|key| !key.expose_secret().is_empty());
+        if let (Some(key), true) = (key, self.llm.upstreams.is_empty()) {
+            self.llm.upstreams.push(UpstreamConfig {
+                name: "default".to_owned(),
+                base_url: self.llm.base_url.clone(),
+                api_key: Some(key.clone()),
+                models: BTreeMap::new(),
+                timeout_s: 60,
+            });
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.plans.contains_key(&self.tenant.default_plan) {
+            let known: Vec<&str> = self.plans.keys().map(String::as_str).collect();
+            bail!("tenant.default_plan is {:?}, which is none of the plans: {}", self.tenant.default_plan, known.join(", "));
+        }
+        if self.bots.port_first > self.bots.port_last {
+            bail!("bots.port_first is larger than bots.port_last: there would be no port for any bot");
+        }
+        Ok(())
+    }
+}
+
+/// The error of the layers, in words for people.
+fn explain(error: &figment::Error, overrides: &Overrides) -> String {
+    let file = overrides.file.as_deref().map_or_else(String::new, |file: &Path| format!(" (in {})", file.display()));
+    let causes: Vec<String> = error
+        .clone()
+        .into_iter()
+        .map(|one| {
+            let path = one.path.join(".");
+            let from = one.metadata.as_ref().map_or_else(String::new, |metadata| match metadata.name.as_ref() {
+                "TOML source string" => file.clone(),
+                other => format!(" ({other})"),
+            });
+            format!("{path}: {}{from}", one.kind)
+        })
+        .collect();
+    format!("the configuration cannot be used: {}\nevery key with its default: `astrfleet config default`", causes.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, Environment, Overrides};
+
+    fn load(variables: &[(&str, &str)], file: Option<&str>) -> anyhow::Result<Config> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("astrfleet.toml");
+        let overrides = file.map_or_else(Overrides::default, |text| {
+            std::fs::write(&path, text).unwrap();
+            Overrides { file: Some(path.clone()), ..Overrides::default() }
+        });
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(&overrides, &Environment::new(variables.chain([("HOME".to_owned(), "/home/ada".to_owned())]), false))
+    }
+
+    #[test]
+    fn the_defaults_are_complete() {
+        let config = load(&[], None).unwrap();
+        assert_eq!(config.data.dir, std::path::Path::new("/home/ada/.local/share/astrfleet"));
+        assert_eq!(config.gateway.listen.to_string(), "127.0.0.1:8000");
+    }
+
+    #[test]
+    fn the_names_of_the_requirement_work_as_they_stand() {
+        let config = load(
+            &[
+                ("API_RATE_LIMIT", "77"),
+                ("SESSION_TIMEOUT", "60"),
+                ("MAX_ASTRBOT_INSTANCES", "3"),
+                ("METRICS_ENABLED", "false"),
+                ("LOG_LEVEL", "DEBUG"),
+                ("DB_HOST", "db"),
+                ("DB_PASSWORD", "12345"),
+                ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+                ("LLM_API_KEY", "sk-1"),
+            ],
+            None,
+        )
+        .unwrap();
+        assert_eq!((config.gateway.rate_limit_per_minute, config.session.idle_timeout_s), (77, 60));
+        assert_eq!((config.manager.max_instances, config.gateway.metrics_listen), (3, None));
+        assert_eq!(config.llm.upstreams.len(), 1, "a key alone asks the default provider");
+        assert!(config.has_jwt_secret());
+        assert!(!format!("{config:?}").contains("12345"), "secrets do not print");
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let file = Some("[message]\nqueue_length = 7\n[session]\nidle_timeout_s = 5\n");
+        let config = load(&[("ASTRFLEET__MESSAGE__QUEUE_LENGTH", "9")], file).unwrap();
+        assert_eq!((config.message.queue_length, config.session.idle_timeout_s), (9, 5));
+    }
+
+    #[test]
+    fn what_cannot_be_says_where() {
+        for (variables, file, expected) in [
+            (&[("ASTRFLEET__MESSAGE__QUEUE", "9")][..], None, "ASTRFLEET__MESSAGE__QUEUE"),
+            (&[("API_RATE_LIMIT", "many")][..], None, "API_RATE_LIMIT"),
+            (&[][..], Some("[message]\nqueue = 1\n"), "message.queue"),
+            (&[][..], Some("[message\n"), "not TOML"),
+            (&[][..], Some("[tenant]\ndefault_plan = \"gold\"\n"), "gold"),
+        ] {
+            let error = format!("{:#}", load(variables, file).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
