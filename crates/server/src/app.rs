@@ -131,11 +131,21 @@ impl App {
     }
 }
 
-/// All routes of this process's roles, with the API description that is made from them.
-pub fn router(app: App) -> (axum::Router, OpenApi) {
-    let mut routes = OpenApiRouter::with_openapi(gateway::description());
-    for role in app.roles.iter() {
-        routes = routes.merge(match role {
+/// The description of the whole API, made from its routes. Nothing has to be started for it.
+pub fn description() -> OpenApi {
+    routes(&Role::ALL.into()).into_openapi()
+}
+
+/// All routes of this process's roles, ready to answer.
+pub fn router(app: App) -> axum::Router {
+    let (plain, _) = routes(&app.roles).split_for_parts();
+    gateway::layered(plain, &app).with_state(app)
+}
+
+fn routes(roles: &BTreeSet<Role>) -> OpenApiRouter<App> {
+    let empty = OpenApiRouter::with_openapi(gateway::description());
+    roles.iter().fold(empty, |routes, role| {
+        routes.merge(match role {
             Role::Auth => auth::routes(),
             Role::Tenant => tenant::routes(),
             Role::Session => session::routes(),
@@ -143,8 +153,6 @@ pub fn router(app: App) -> (axum::Router, OpenApi) {
             Role::Manager => manager::routes(),
             Role::Llm => llm::routes(),
             Role::Gateway => gateway::routes(),
-        });
-    }
-    let (plain, description) = routes.split_for_parts();
-    (gateway::layered(plain, &app).with_state(app), description)
+        })
+    })
 }

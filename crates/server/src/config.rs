@@ -201,7 +201,9 @@ fn address_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
     if text == "none" {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| serde::de::Error::custom("expected an address such as 127.0.0.1:9464, or \"none\""))
+    text.parse()
+        .map(Some)
+        .map_err(|_| serde::de::Error::custom("expected an address such as 127.0.0.1:9464, or \"none\""))
 }
 
 /// Seconds as a duration.
