@@ -1,0 +1,186 @@
+//! What a store has to do with tenants.
+
+use std::time::Duration;
+
+use astrfleet_core::{
+    Error,
+    attachment::Attachment,
+    id::{TenantId, UserId},
+    message::{self, Author, Message, TokenUsage},
+    page::PageRequest,
+    policy::Role,
+    ports::{Accepted, Begun, NewMessage, Store},
+    session::{self, Session},
+    tenant::{Event, Tenant},
+    usage::{self, UsageRecord},
+};
+
+use super::{
+    api_keys, audit, invitations,
+    store::{Make, NOW},
+};
+
+/// Everything of it.
+pub async fn all(store: &dyn Store, make: &Make) {
+    together_or_not_at_all(store, make).await;
+    names_and_addresses(store, make).await;
+    changes(store, make).await;
+    pages(store, make).await;
+    erasure(store, make).await;
+}
+
+async fn together_or_not_at_all(store: &dyn Store, make: &Make) {
+    let owner = make.stored_user(store, "founder").await;
+    let (tenant, instance) = make.tenant("founded");
+    store.tenants().insert(&tenant, &instance, Some(&owner)).await.unwrap();
+    assert_eq!(store.tenants().get(&tenant.id).await.unwrap(), tenant);
+    assert_eq!(store.tenants().by_name("founded").await.unwrap(), tenant);
+    assert_eq!(store.instances(&tenant.id).get().await.unwrap(), instance);
+    assert_eq!(store.members(&tenant.id).get(&owner).await.unwrap().role, Role::Owner);
+
+    let (homeless, instance) = make.tenant("homeless");
+    let nobody = make.ids.user();
+    let refused = store.tenants().insert(&homeless, &instance, Some(&nobody)).await;
+    assert!(matches!(refused, Err(Error::NotFound { what: "user" })));
+    assert!(matches!(store.tenants().get(&homeless.id).await, Err(Error::NotFound { what: "tenant" })));
+    assert!(store.instances(&homeless.id).get().await.is_err(), "its bot is not there either");
+    assert!(matches!(store.tenants().by_name("homeless").await, Err(Error::NotFound { what: "tenant" })));
+}
+
+async fn names_and_addresses(store: &dyn Store, make: &Make) {
+    let tenants = store.tenants();
+    let (first, instance) = make.tenant("taken");
+    tenants.insert(&first, &instance, None).await.unwrap();
+    let reason = |outcome: Result<(), Error>| match outcome {
+        Err(Error::Conflict { reason }) => reason,
+        other => panic!("expected a conflict, not {other:?}"),
+    };
+    let (same_name, instance) = make.tenant("taken");
+    let same_name = Tenant { email: "other@tenants.example".to_owned(), ..same_name };
+    assert!(reason(tenants.insert(&same_name, &instance, None).await).contains("name"));
+    let (same_email, instance) = make.tenant("free");
+    let same_email = Tenant { email: "TAKEN@tenants.example".to_owned(), ..same_email };
+    assert!(reason(tenants.insert(&same_email, &instance, None).await).contains("e-mail"), "in any case");
+
+    let (renamed, instance) = make.tenant("renamed");
+    tenants.insert(&renamed, &instance, None).await.unwrap();
+    let grabbing = Tenant { name: "taken".to_owned(), ..renamed };
+    assert!(reason(tenants.update(&grabbing).await.map(|_| ())).contains("name"));
+}
+
+async fn changes(store: &dyn Store, make: &Make) {
+    let tenants = store.tenants();
+    let (tenant, instance) = make.tenant("changing");
+    tenants.insert(&tenant, &instance, None).await.unwrap();
+    let changed = tenant.after(Event::Deleted, NOW.plus(Duration::from_secs(1)), Duration::from_secs(60));
+    let changed = Tenant { plan: "large".to_owned(), display_name: "Größer 🚀".to_owned(), ..changed };
+    let stored = tenants.update(&changed).await.unwrap();
+    assert_eq!(stored, Tenant { version: 2, ..changed.clone() });
+    assert_eq!(tenants.get(&tenant.id).await.unwrap(), stored);
+    assert!(matches!(tenants.update(&changed).await, Err(Error::Stale { what: "tenant" })), "read before that change");
+    // Not due for any suite after this one.
+    tenants.update(&stored.after(Event::Resumed, NOW, Duration::ZERO)).await.unwrap();
+}
+
+async fn pages(store: &dyn Store, make: &Make) {
+    for number in 0..3 {
+        make.stored_tenant(store, &format!("page-{number}")).await;
+    }
+    let whole = store.tenants().list(&PageRequest::first()).await.unwrap().items;
+    assert!(whole.is_sorted_by_key(|tenant| tenant.id.clone()), "the newest last");
+    let first = store.tenants().list(&PageRequest { limit: 2, after: None }).await.unwrap();
+    assert_eq!(first.items, whole[..2]);
+    let second = store.tenants().list(&PageRequest { limit: 2, after: first.next_cursor }).await.unwrap();
+    assert_eq!(second.items, whole[2..4]);
+}
+
+async fn erasure(store: &dyn Store, make: &Make) {
+    let tenants = store.tenants();
+    let mut ids = Vec::new();
+    for (name, grace) in [("erased-second", 20), ("erased-first", 10), ("erased-never", 21)] {
+        let (tenant, owner) = make.stored_tenant_with_owner(store, name).await;
+        let deleting = tenants.get(&tenant).await.unwrap().after(Event::Deleted, NOW, Duration::from_secs(grace));
+        tenants.update(&deleting).await.unwrap();
+        fill(store, make, &tenant, &owner).await;
+        ids.push(tenant);
+    }
+    let due = |limit| tenants.due_for_erasure(NOW.plus(Duration::from_secs(20)), limit);
+    let found: Vec<_> = due(9).await.unwrap().into_iter().map(|tenant| tenant.name).collect();
+    assert_eq!(found, ["erased-first", "erased-second"], "the longest due first, the moment included");
+    assert_eq!(due(1).await.unwrap().len(), 1);
+
+    tenants.erase(&ids[0]).await.unwrap();
+    tenants.erase(&ids[0]).await.unwrap();
+    assert!(matches!(tenants.get(&ids[0]).await, Err(Error::NotFound { what: "tenant" })), "twice is once");
+    assert_eq!(store.members(&ids[0]).list(&PageRequest::first()).await.unwrap().items, []);
+    assert_eq!(store.api_keys(&ids[0]).list(&PageRequest::first()).await.unwrap().items, []);
+    assert_eq!(store.audit(Some(&ids[0])).list(&PageRequest::first()).await.unwrap().items, []);
+    assert_eq!(store.members(&ids[1]).list(&PageRequest::first()).await.unwrap().items.len(), 1, "another's stay");
+    assert_eq!(store.api_keys(&ids[1]).list(&PageRequest::first()).await.unwrap().items.len(), 1);
+    assert_eq!(store.audit(Some(&ids[1])).list(&PageRequest::first()).await.unwrap().items.len(), 1);
+}
+
+/// Puts a row of `tenant` into every table that has rows of tenants.
+pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &UserId) {
+    let (key, hash) = api_keys::key(make, tenant, owner);
+    store.api_keys(tenant).insert(&key, &hash).await.unwrap();
+    let begun = store.idempotency(key.id.as_str()).begin("key", &hash, NOW, NOW).await.unwrap();
+    assert_eq!(begun, Begun::New);
+    store.audit(Some(tenant)).append(&audit::entry(make, Some(tenant), "tenant.delete")).await.unwrap();
+    let (invitation, hash) = invitations::invitation(make, owner, "late@users.example", Role::Viewer);
+    store.invitations(tenant).insert(&invitation, &hash).await.unwrap();
+
+    let session = Session {
+        id: make.ids.session(),
+        tenant_id: tenant.clone(),
+        end_user: "somebody".to_owned(),
+        channel: "api".to_owned(),
+        state: session::State::Bot,
+        close_reason: None,
+        metadata: serde_json::json!({}),
+        generation: 0,
+        created_at: NOW,
+        last_active_at: NOW,
+        version: 1,
+    };
+    store.sessions(tenant).insert(&session).await.unwrap();
+    let attachment = Attachment {
+        id: make.ids.attachment(),
+        tenant_id: tenant.clone(),
+        name: "picture.png".to_owned(),
+        media_type: "image/png".to_owned(),
+        size: 1,
+        sha256: "00".repeat(32),
+        created_at: NOW,
+    };
+    store.attachments(tenant).insert(&attachment).await.unwrap();
+    let message = Message {
+        id: make.ids.message(),
+        tenant_id: tenant.clone(),
+        session_id: session.id,
+        author: Author::User,
+        text: "hello".to_owned(),
+        attachments: vec![attachment.id],
+        state: message::State::Accepted,
+        reply_to: None,
+        failure: None,
+        usage: None,
+        created_at: NOW,
+        updated_at: NOW,
+    };
+    let accepted = store.messages(tenant).accept(NewMessage { message, idempotency: None }).await.unwrap();
+    assert_eq!(accepted, Accepted::New);
+    let record = UsageRecord {
+        id: make.ids.usage(),
+        tenant_id: tenant.clone(),
+        instance_id: store.instances(tenant).get().await.unwrap().id,
+        upstream: "demo".to_owned(),
+        model: "demo".to_owned(),
+        tokens: TokenUsage { prompt_tokens: 1, completion_tokens: 2 },
+        estimated: false,
+        outcome: usage::Outcome::Complete,
+        at: NOW,
+        duration_ms: 1,
+    };
+    store.usage(tenant).append(&[record]).await.unwrap();
+}

@@ -1,0 +1,245 @@
+//! Both engines of the store pass its suites, and every statement runs on both.
+
+use std::path::Path;
+
+use astrfleet_core::{Error, id::TenantId, ports::Store};
+use astrfleet_store::{Db, PgSettings, migrate::MIGRATIONS};
+use astrfleet_testkit::{
+    contract::{
+        audit::{entry, first_broken, whole},
+        store::{Heard, Make, NOW, all},
+        tenants::fill,
+    },
+    postgres::Postgres,
+};
+use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
+use tracing_subscriber::layer::SubscriberExt;
+
+/// The database under the store, behind its back.
+enum Raw {
+    Pg(PgPool),
+    Lite(SqlitePool),
+}
+
+impl Raw {
+    async fn sqlite(path: &Path) -> Self {
+        Self::Lite(SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap())
+    }
+
+    async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Pg(pool) => drop(sqlx::raw_sql(sql).execute(pool).await.unwrap()),
+            Self::Lite(pool) => drop(sqlx::raw_sql(sql).execute(pool).await.unwrap()),
+        }
+    }
+
+    async fn texts(&self, sql: &str) -> Vec<String> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Pg(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+            Self::Lite(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+        }
+    }
+
+    /// The tables that hold rows of tenants, and in which column it says so.
+    async fn tenants_tables(&self) -> Vec<(String, String)> {
+        let tables = match self {
+            Self::Pg(_) => {
+                "SELECT table_name || '.' || column_name FROM information_schema.columns
+                 WHERE table_schema = 'public' AND column_name IN ('tenant_id', 'log') ORDER BY 1"
+            }
+            Self::Lite(_) => {
+                "SELECT tables.name || '.' || columns.name FROM sqlite_master AS tables
+                 JOIN pragma_table_info(tables.name) AS columns
+                 WHERE tables.type = 'table' AND columns.name IN ('tenant_id', 'log') ORDER BY 1"
+            }
+        };
+        let tables = self.texts(tables).await;
+        tables.iter().map(|table| table.split_once('.').unwrap()).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+    }
+
+    /// The tables that hold rows of `tenant`.
+    async fn tables_with(&self, tenant: &TenantId) -> Vec<String> {
+        let mut found = Vec::new();
+        for (table, column) in self.tenants_tables().await {
+            let sql = format!("SELECT {column} FROM {table} WHERE {column} = '{tenant}' LIMIT 1");
+            if !self.texts(&sql).await.is_empty() {
+                found.push(table);
+            }
+        }
+        found
+    }
+
+    /// All of the schema but the list of migrations.
+    async fn schema(&self) -> Vec<String> {
+        self.texts(match self {
+            Self::Pg(_) => {
+                "SELECT table_name || '.' || column_name || ' ' || data_type || is_nullable
+                    FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'schema_migrations'
+                 UNION ALL SELECT indexdef FROM pg_indexes
+                    WHERE schemaname = 'public' AND tablename <> 'schema_migrations'
+                 UNION ALL SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+                    WHERE connamespace = 'public'::regnamespace AND conrelid <> 'schema_migrations'::regclass
+                 ORDER BY 1"
+            }
+            Self::Lite(_) => {
+                "SELECT name || ' ' || COALESCE(sql, '') FROM sqlite_master WHERE tbl_name <> 'schema_migrations'
+                 ORDER BY 1"
+            }
+        })
+        .await
+    }
+}
+
+/// Everything, on an empty database.
+async fn everything(db: &Db, again: &Db, raw: &Raw) {
+    let heard = Heard::default();
+    let listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(heard.clone()));
+    migrations(db, again, raw).await;
+    all(db).await;
+    erasure_forgets_no_table(db, raw).await;
+    a_changed_entry_is_noticed(db, raw).await;
+    assert_eq!(heard.missing(), Vec::<&str>::new(), "statements that no suite ran");
+    drop(listening);
+    databases_that_are_not_ours(db, raw).await;
+}
+
+async fn migrations(db: &Db, again: &Db, raw: &Raw) {
+    let names: Vec<_> = MIGRATIONS.iter().map(|step| step.name).collect();
+    assert!(db.migration_status().await.unwrap().iter().all(|step| step.applied_at.is_none()));
+    let (one, other) = tokio::join!(db.migrate_up(NOW), again.migrate_up(NOW));
+    let mut made = [one.unwrap(), other.unwrap()].concat();
+    made.sort_unstable();
+    assert_eq!(made, names, "two at the same moment make each step once");
+    let up = raw.schema().await;
+
+    for to in (0..MIGRATIONS.len()).rev() {
+        let undone = db.migrate_down(i64::try_from(to).unwrap()).await.unwrap();
+        assert_eq!(undone, [names[to]], "one step at a time");
+    }
+    assert_eq!(raw.schema().await, Vec::<String>::new(), "nothing is left of what was undone");
+    assert_eq!(db.migrate_up(NOW).await.unwrap(), names);
+    assert_eq!(raw.schema().await, up);
+    assert_eq!(db.migrate_up(NOW).await.unwrap(), Vec::<&str>::new());
+    let status = db.migration_status().await.unwrap();
+    assert!(status.iter().all(|step| step.applied_at == Some(NOW)));
+    assert_eq!(status.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), names);
+}
+
+async fn erasure_forgets_no_table(db: &Db, raw: &Raw) {
+    let make = Make::after_the_suites();
+    let (tenant, owner) = make.stored_tenant_with_owner(db, "erased-whole").await;
+    fill(db, &make, &tenant, &owner).await;
+    let tables: Vec<_> = raw.tenants_tables().await.into_iter().map(|(table, _)| table).collect();
+    assert_eq!(raw.tables_with(&tenant).await, tables, "a table that this suite puts nothing into: see `fill`");
+    db.tenants().erase(&tenant).await.unwrap();
+    assert_eq!(raw.tables_with(&tenant).await, Vec::<String>::new(), "rows that outlive their tenant");
+}
+
+async fn a_changed_entry_is_noticed(db: &Db, raw: &Raw) {
+    let make = Make::after_the_suites();
+    let tenant = make.stored_tenant(db, "audited-and-changed").await;
+    let log = db.audit(Some(&tenant));
+    for action in ["tenant.create", "tenant.suspend", "tenant.resume"] {
+        log.append(&entry(&make, Some(&tenant), action)).await.unwrap();
+    }
+    assert_eq!(first_broken(Some(&tenant), &whole(&*log).await), None);
+    raw.execute(&format!("UPDATE audit_log SET actor = 'usr_other' WHERE log = '{tenant}' AND seq = 2")).await;
+    assert_eq!(first_broken(Some(&tenant), &whole(&*log).await), Some(2));
+    raw.execute(&format!("DELETE FROM audit_log WHERE log = '{tenant}' AND seq = 2")).await;
+    assert_eq!(first_broken(Some(&tenant), &whole(&*log).await), Some(2));
+    let next = log.append(&entry(&make, Some(&tenant), "tenant.update")).await.unwrap();
+    assert_eq!(next.seq, 4, "a place is never given twice");
+}
+
+async fn databases_that_are_not_ours(db: &Db, raw: &Raw) {
+    let refusal = |outcome: Result<Vec<&str>, Error>| match outcome {
+        Err(Error::Conflict { reason }) => reason,
+        other => panic!("expected a refusal, not {other:?}"),
+    };
+    let newest = MIGRATIONS.len();
+    raw.execute(&format!("INSERT INTO schema_migrations VALUES ({}, 'later', 1, 'sum')", newest + 2)).await;
+    let reason = refusal(db.migrate_up(NOW).await);
+    assert_eq!(
+        reason,
+        format!(
+            "the database was written by a newer astrfleet (schema {}, this one knows {newest}): use that version, or \
+             restore a backup",
+            newest + 2
+        )
+    );
+    assert_eq!(refusal(db.migrate_down(0).await), reason);
+    raw.execute("DELETE FROM schema_migrations WHERE name = 'later'").await;
+
+    raw.execute("UPDATE schema_migrations SET checksum = 'other' WHERE version = 1").await;
+    assert!(refusal(db.migrate_up(NOW).await).contains("another text of migration 1 (0001_platform)"));
+    raw.execute("DELETE FROM schema_migrations WHERE version = 1").await;
+    refusal(db.migrate_up(NOW).await);
+}
+
+#[tokio::test]
+async fn sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let db = Db::open_sqlite(&path).await.unwrap();
+    let again = Db::open_sqlite(&path).await.unwrap();
+    everything(&db, &again, &Raw::sqlite(&path).await).await;
+}
+
+#[tokio::test]
+async fn postgres() {
+    let database = Postgres::shared().await.database().await;
+    let (url, settings) = (database.url().into(), PgSettings::default());
+    let db = Db::open_postgres(&url, &settings).await.unwrap();
+    let again = Db::open_postgres(&url, &settings).await.unwrap();
+    everything(&db, &again, &Raw::Pg(database.pool.clone())).await;
+    db.close().await;
+    again.close().await;
+}
+
+#[tokio::test]
+async fn sqlite_keeps_what_it_has_and_from_others_eyes() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let make = Make::new();
+    let db = Db::open_sqlite(&path).await.unwrap();
+    db.migrate_up(NOW).await.unwrap();
+    let tenant = make.stored_tenant(&db, "kept").await;
+    for file in std::fs::read_dir(folder.path()).unwrap().flatten() {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.path().display());
+    }
+    db.close().await;
+    let db = Db::open_sqlite(&path).await.unwrap();
+    assert_eq!(db.tenants().get(&tenant).await.unwrap().name, "kept");
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_said_to_be_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    std::fs::write(&path, "a text that is somebody's and long enough to be taken for a header of something".repeat(9))
+        .unwrap();
+    let outcome = match Db::open_sqlite(&path).await {
+        Ok(db) => db.migrate_up(NOW).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    assert!(matches!(outcome, Err(Error::Unavailable { what: "storage", .. })), "{outcome:?}");
+
+    let missing = folder.path().join("no-such-folder").join("store.db");
+    assert!(matches!(Db::open_sqlite(&missing).await.err(), Some(Error::Unavailable { .. })));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_said_to_be_none_without_its_password() {
+    let settings = PgSettings { acquire_timeout: std::time::Duration::from_millis(200), ..PgSettings::default() };
+    let url = "postgres://us:secretword@127.0.0.1:1/none".to_owned().into();
+    let error = Db::open_postgres(&url, &settings).await.err().unwrap();
+    assert!(matches!(error, Error::Unavailable { what: "storage", .. }));
+    assert!(!format!("{error} {error:?}").contains("secretword"));
+    let error = Db::open_postgres(&"postgres://us:secretword@[".to_owned().into(), &settings).await.err().unwrap();
+    assert!(matches!(error, Error::Invalid { .. }));
+    assert!(!format!("{error} {error:?}").contains("secretword"));
+}
