@@ -1,0 +1,140 @@
+//! What a person writes from the bot's own dashboard, with the platform's values put back. Which routes there are for
+//! them at all is the gateway's to say; here no allowed one may change what is the platform's.
+
+use astrfleet_core::error::{Error, Result};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::{
+    client::escaped,
+    config::PLATFORM_PROVIDER_ID,
+    connection::Connection,
+    masking::{holds_platform_values, restore as restore_config},
+    settings::raw,
+};
+
+/// Names under which a provider or its source is meant, in a body or a query.
+const NAMES: [&str; 5] = ["id", "source_id", "provider_id", "provider_source_id", "original_id"];
+/// What only tries a provider.
+const TRIES: [&str; 4] = ["test", "models", "embedding-dimension", "check_one"];
+
+/// The body as it may go to the bot.
+pub(super) async fn restore(bot: &Connection, method: &str, path: &str, mut body: Value) -> Result<Value> {
+    if matches!(method, "GET" | "HEAD" | "OPTIONS") || !holds_platform_values(path) {
+        return Ok(body);
+    }
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let parts: Vec<String> =
+        path.split('/').filter(|part| !part.is_empty() && !matches!(*part, "api" | "v1")).map(decoded).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    match (method, parts.as_slice()) {
+        ("PUT", ["system-config"] | ["config-profiles", "default"]) => {
+            restore_config(&mut body, &raw(bot).await?);
+            Ok(body)
+        }
+        ("PUT", ["config-profiles", profile]) => {
+            restore_profile(bot, profile, &mut body).await?;
+            Ok(body)
+        }
+        ("POST", ["config", "astrbot", "update"]) => {
+            let profile = body["conf_id"].as_str().unwrap_or("default").to_owned();
+            if profile == "default" {
+                restore_config(&mut body["config"], &raw(bot).await?);
+            } else {
+                restore_profile(bot, &profile, &mut body["config"]).await?;
+            }
+            Ok(body)
+        }
+        ("POST", ["config-profiles"] | ["config", "abconf", "new"]) => {
+            let current = raw(bot).await?;
+            match body.get_mut("config") {
+                Some(config) if config.is_object() => restore_config(config, &current),
+                // Without one it would begin with the bot's own defaults, which are not ours.
+                _ => body["config"] = current,
+            }
+            Ok(body)
+        }
+        ("POST", [.., last]) if TRIES.contains(last) => Ok(body),
+        (_, ["config-profiles", ..] | ["config", "plugin" | "file" | "abconf" | "umo_abconf_route", ..]) => Ok(body),
+        (_, parts) if names_platform(parts, query, &body) => Err(Error::Forbidden {
+            reason: "this model provider belongs to the platform: add one of your own and choose its models".into(),
+        }),
+        _ => Ok(body),
+    }
+}
+
+/// A profile beside the default one has a section `dashboard` of its own, which nothing reads.
+async fn restore_profile(bot: &Connection, profile: &str, body: &mut Value) -> Result<()> {
+    let path = format!("config-profiles/{}", escaped(profile));
+    let mut own = bot.call(Method::GET, &path, None).await?["config"].take();
+    let unused = own.get("dashboard").cloned();
+    let platforms = raw(bot).await?;
+    super::masking::unmask(body, &own);
+    restore_config(&mut own, &platforms);
+    if let (Some(unused), Value::Object(own)) = (unused, &mut own) {
+        own.insert("dashboard".to_owned(), unused);
+    }
+    restore_config(body, &own);
+    Ok(())
+}
+
+fn names_platform(parts: &[&str], query: &str, body: &Value) -> bool {
+    let in_path = parts.get(1..).unwrap_or_default().join("/");
+    let in_query = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .any(|(name, value)| NAMES.contains(&name) && is_platform(&decoded(&value.replace('+', " "))));
+    let in_object =
+        |object: &Value| NAMES.iter().filter_map(|name| object.get(name)).filter_map(Value::as_str).any(is_platform);
+    is_platform(&in_path) || in_query || in_object(body) || body.get("config").is_some_and(in_object)
+}
+
+fn is_platform(id: &str) -> bool {
+    id.trim().strip_prefix(PLATFORM_PROVIDER_ID).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Percent-encoding undone; what is broken stays as it is.
+fn decoded(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let [first, tail @ ..] = rest {
+        let code = match (first, tail) {
+            (b'%', [high, low, ..]) => {
+                std::str::from_utf8(&[*high, *low]).ok().and_then(|code| u8::from_str_radix(code, 16).ok())
+            }
+            _ => None,
+        };
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{decoded, names_platform};
+
+    #[test]
+    fn the_platforms_provider_is_seen_wherever_it_is_named() {
+        for (parts, query, body) in [
+            (&["provider-sources", "platform"][..], "", Value::Null),
+            (&["providers", "platform/fast"], "", Value::Null),
+            (&["providers", "platform", "fast", "enabled"], "", json!({"enabled": false})),
+            (&["provider-sources", "by-id"], "source_id=platform", Value::Null),
+            (&["providers", "by-id"], "x=1&provider_id=platform%2Ffast", Value::Null),
+            (&["provider-sources", "own"], "", json!({"config": {"id": "platform"}})),
+            (&["providers"], "", json!({"config": {"id": "own/a", "provider_source_id": "platform"}})),
+            (&["config", "provider_sources", "update"], "", json!({"original_id": "platform"})),
+        ] {
+            assert!(names_platform(parts, query, &body), "{parts:?} {query} {body}");
+        }
+        let own = json!({"config": {"id": "platforms", "provider_source_id": "own"}});
+        assert!(!names_platform(&["provider-sources", "platform2"], "source_id=own", &own));
+    }
+
+    #[test]
+    fn broken_codes_stay() {
+        assert_eq!(decoded("a%2Fb%zz%"), "a/b%zz%");
+    }
+}
