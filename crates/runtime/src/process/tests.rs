@@ -48,10 +48,12 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("bin")).unwrap();
         let program = folder.path().join("bin/astrbot");
-        fs::write(&program, PROGRAM).unwrap();
-        for path in [folder.path(), &program] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        // Written by another process: a file that this one has open for writing, even for a moment and in a child of
+        // another test, cannot be executed.
+        let mut writer = std::process::Command::new("/bin/sh");
+        writer.args(["-c", r#"printf '%s' "$1" > "$0" && chmod 755 "$0""#]).arg(&program).arg(PROGRAM);
+        assert!(writer.status().unwrap().success());
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self { folder }
     }
 
