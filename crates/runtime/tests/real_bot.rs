@@ -1,6 +1,8 @@
 //! The process driver with the real `AstrBot`, once: 11 CPU seconds. The first run on a machine prepares the
 //! environment, in a folder that all tests share.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use astrfleet_core::{

@@ -10,6 +10,10 @@ use std::{
 };
 
 use astrfleet_core::ports::{Clock, LogLine};
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +39,7 @@ const WATCHED: Duration = Duration::from_millis(200);
 pub(super) struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub log: LogLimits,
-    /// The file that the bot writes to is emptied once it was read and is larger than this.
+    /// How much of what was read may take up space in the file that the bot writes to.
     pub raw_bytes_max: u64,
 }
 
@@ -44,6 +48,8 @@ pub(super) struct Capture {
     raw: File,
     position: File,
     offset: u64,
+    /// Up to here the file holds nothing any more.
+    freed: u64,
     lines: Lines,
     journal: Journal,
     around: Surroundings,
@@ -62,14 +68,14 @@ impl Capture {
         let offset = fs::read_to_string(places.raw_position())?.trim().parse().unwrap_or_default();
         let raw = open(places.raw_log())?;
         let journal = Journal::open(&places.state, around.log)?;
-        Ok(Self { raw, position, offset, lines: Lines::default(), journal, around, followers })
+        Ok(Self { raw, position, offset, freed: 0, lines: Lines::default(), journal, around, followers })
     }
 
     /// Takes all that is there, and empties the file: for before another process begins to write to it.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
         self.take_rest()?;
         self.raw.set_len(0)?;
-        self.offset = 0;
+        (self.offset, self.freed) = (0, 0);
         self.remember()
     }
 
@@ -126,20 +132,36 @@ impl Capture {
         let length = self.raw.metadata()?.len();
         if length < self.offset {
             // Somebody else emptied it.
-            self.offset = 0;
+            (self.offset, self.freed) = (0, 0);
         }
         let mut bytes = vec![0; BATCH_BYTES];
         let count = self.raw.read_at(&mut bytes, self.offset)?;
         self.offset += count as u64;
         let lines = self.lines.push(&bytes[..count]);
         let told = self.tell(lines);
-        if self.offset > self.around.raw_bytes_max && self.raw.metadata()?.len() == self.offset {
-            // The bot writes at the end, wherever that is: what it writes next is at the beginning.
-            self.raw.set_len(0)?;
-            self.offset = 0;
-        }
         self.remember()?;
+        if self.offset - self.freed > self.around.raw_bytes_max {
+            self.free()?;
+        }
         told.map(|()| count > 0)
+    }
+
+    /// Gives back the space of what was read. Where the file system can, the bot's end of the file stays where it is,
+    /// so that a line that comes at this moment is not lost; where it cannot, such a line is.
+    fn free(&mut self) -> io::Result<()> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.raw, hole, 0, self.offset) {
+            Ok(()) => self.freed = self.offset,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.raw.metadata()?.len() == self.offset => {
+                self.raw.set_len(0)?;
+                (self.offset, self.freed) = (0, 0);
+                self.remember()?;
+            }
+            // More came meanwhile: next time.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     fn tell(&mut self, lines: Vec<String>) -> io::Result<()> {

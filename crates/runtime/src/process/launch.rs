@@ -148,6 +148,9 @@ fn command(shared: &Shared, places: &Places, spec: &BotSpec, ready: &Ready) -> i
         .env("DASHBOARD_HOST", "127.0.0.1")
         .env(PORT, spec.port.to_string())
         .env(GENERATION, spec.generation.to_string())
+        // For people who look at processes.
+        .env("ASTRFLEET_BOT", spec.instance.as_str())
+        .env("ASTRFLEET_TENANT", spec.tenant_name.replace('\0', ""))
         .stdin(Stdio::null())
         .stdout(ready.output.try_clone()?)
         .stderr(ready.output.try_clone()?)

@@ -241,7 +241,11 @@ fn enable(folder: &Path) -> io::Result<()> {
 
 fn may_make_groups(folder: &Path) -> bool {
     let trial = folder.join(format!("{PARENT}-{}", std::process::id()));
-    fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial)).is_ok()
+    match fs::create_dir(&trial) {
+        // Made by another driver of this process at this moment.
+        Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
+        Ok(()) => fs::remove_dir(&trial).is_ok(),
+    }
 }
 
 #[cfg(test)]

@@ -157,9 +157,11 @@ pub(super) fn processes() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Process::of)
-        .filter(|process| process.is_alive())
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = stat(pid).filter(|stat| !stat.zombie)?;
+            Some(Process { pid, started_ticks: stat.started_ticks })
+        })
         .collect()
 }
 

@@ -66,7 +66,7 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// How much of each bot's log is kept.
     pub log: LogLimits,
-    /// How large the file that a bot writes to grows before it is emptied, in bytes. It has been read by then.
+    /// How much of what was read already may take up space in the file that a bot writes to, in bytes.
     pub raw_log_bytes_max: u64,
     /// A user of its own for every bot. Takes effect as root alone, and only where others can reach the bots' folder;
     /// to be set only where they can read the environment as well.

@@ -41,8 +41,12 @@ pub(super) async fn find(shared: &Arc<Shared>) -> Result<Vec<FoundBot>> {
         let slot = shared.slot(&instance);
         let _turn = slot.turn.lock().await;
         if slot.running().is_none() {
-            let root = shared.places(&instance).root;
-            take_over(shared, &instance, running.get(&root).cloned().unwrap_or_default()).await?;
+            let places = shared.places(&instance);
+            let processes = with_recorded(&places, running.get(&places.root).cloned().unwrap_or_default());
+            if let Err(error) = take_over(shared, &instance, processes).await {
+                // The others are to be found all the same. This one is not started twice: a start looks, too.
+                tracing::error!(%instance, error = ?error, "a bot that may be running could not be taken over: stop it to try again");
+            }
         }
         if let Some(run) = slot.running() {
             found.push(FoundBot { instance, generation: run.generation, port: run.port });
@@ -60,10 +64,25 @@ pub(super) async fn adopt(shared: &Arc<Shared>, instance: &InstanceId) -> Result
 
 /// The processes that are this bot; at most one, unless something went wrong.
 pub(super) fn processes_of(places: &Places) -> Vec<Process> {
-    linux::processes()
+    let in_root = linux::processes()
         .into_iter()
         .filter(|process| process.folder().is_some_and(|folder| folder == places.root) && is_bot(*process))
-        .collect()
+        .collect();
+    with_recorded(places, in_root)
+}
+
+/// The recorded process counts for as long as it lives, also where we may not look into it.
+fn with_recorded(places: &Places, mut found: Vec<Process>) -> Vec<Process> {
+    let recorded = places.read_record().and_then(|record| recorded_process(&record));
+    if let Some(process) = recorded.filter(|process| process.is_alive() && !found.contains(process)) {
+        found.push(process);
+    }
+    found
+}
+
+/// Nothing for what is of an earlier run of the machine.
+fn recorded_process(record: &Record) -> Option<Process> {
+    (record.boot_id == linux::boot_id()).then_some(record.process)
 }
 
 fn by_root() -> HashMap<PathBuf, Vec<Process>> {
@@ -84,7 +103,7 @@ fn is_bot(process: Process) -> bool {
 async fn take_over(shared: &Arc<Shared>, instance: &InstanceId, mut processes: Vec<Process>) -> Result<()> {
     let places = shared.places(instance);
     let record = places.read_record();
-    let recorded = record.as_ref().filter(|record| record.boot_id == linux::boot_id()).map(|record| record.process);
+    let recorded = record.as_ref().and_then(recorded_process);
     // Ours is the recorded one; else the one that came last.
     processes.sort_by_key(|process| (Some(*process) == recorded, process.started_ticks));
     let Some(process) = processes.pop() else {
