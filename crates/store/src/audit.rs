@@ -15,7 +15,7 @@ use async_trait::async_trait;
 
 use crate::{
     db::{Db, read, run, statements, transaction},
-    values::{read_id, read_json, sha256},
+    values::{read_id, read_json, sha256, storable},
 };
 
 /// The name of the log that is no tenant's.
@@ -86,8 +86,15 @@ impl Row {
 #[async_trait]
 impl AuditLog for AuditRows {
     async fn append(&self, entry: &NewEntry) -> Result<Entry> {
-        // This log's, whatever the entry says: it is part of what is hashed.
-        let entry = NewEntry { tenant_id: self.tenant.clone(), ..entry.clone() };
+        // What is hashed is what is stored: this log's tenant, whatever the entry says, and texts that can be held.
+        let entry = NewEntry {
+            tenant_id: self.tenant.clone(),
+            actor: storable(&entry.actor).into_owned(),
+            action: storable(&entry.action).into_owned(),
+            target: storable(&entry.target).into_owned(),
+            request_id: storable(&entry.request_id).into_owned(),
+            ..entry.clone()
+        };
         transaction!(&self.db, connection => {
             let next = sqlx::query_as::<_, (i64, String)>(NEXT.sql).bind(self.log());
             let (seq, previous_hash) = run(&NEXT, next.fetch_one(&mut *connection)).await?;

@@ -350,3 +350,51 @@ impl fmt::Debug for Failed {
         fmt::Display::fmt(self, formatter)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use astrfleet_core::{Error, ports::Store, time::Timestamp, user::User};
+
+    use super::{Db, Engine};
+
+    async fn pages(db: &Db, pragma: &'static str) -> i64 {
+        let Engine::Lite { writer, .. } = &db.engine else { unreachable!("opened as SQLite") };
+        sqlx::query_scalar(pragma).fetch_one(writer).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_to_be_full_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open_sqlite(&folder.path().join("store.db")).await.unwrap();
+        db.migrate_up(Timestamp::default()).await.unwrap();
+        let user = |number: u32| User {
+            id: astrfleet_core::id::UserId::parse(&format!("usr_{number:032x}")).unwrap(),
+            email: format!("{number}@users.example"),
+            display_name: "x".repeat(1_000),
+            platform_admin: false,
+            disabled: false,
+            created_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
+            version: 1,
+        };
+        // The engine's own limit gives the same error as the disk's.
+        let used = pages(&db, "PRAGMA page_count").await;
+        pages(&db, "PRAGMA max_page_count = 1").await;
+        let mut stored = 0;
+        let error = loop {
+            match db.users().insert(&user(stored), "hash").await {
+                Ok(()) => stored += 1,
+                Err(error) => break error,
+            }
+            assert!(stored < 100, "{used} pages, and no end");
+        };
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert_eq!(error.to_string(), "storage (its disk is full) is not available: try again");
+
+        for number in 0..stored {
+            db.users().get(&user(number).id).await.unwrap();
+        }
+        pages(&db, "PRAGMA max_page_count = 1000000").await;
+        db.users().insert(&user(stored), "hash").await.unwrap();
+    }
+}

@@ -17,7 +17,7 @@ use crate::{
     erase,
     instances::{self, bind_instance},
     members,
-    values::{micros, moment, read_id, read_word, word},
+    values::{micros, moment, read_id, read_word, storable, word},
 };
 
 /// What a [`Row`] is made of.
@@ -134,7 +134,8 @@ impl Tenants for TenantRows {
     }
 
     async fn by_name(&self, name: &str) -> Result<Tenant> {
-        read!(&self.db, BY_NAME, pool => sqlx::query_as::<_, Row>(BY_NAME.sql).bind(name).fetch_one(pool))?.read()
+        read!(&self.db, BY_NAME, pool => sqlx::query_as::<_, Row>(BY_NAME.sql).bind(storable(name)).fetch_one(pool))?
+            .read()
     }
 
     async fn list(&self, page: &PageRequest) -> Result<Page<Tenant>> {

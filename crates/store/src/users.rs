@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::{
     db::{Db, Failed, affected, change, read, statements},
-    values::{read_id, read_word},
+    values::{read_id, read_word, storable},
 };
 
 /// What a [`Row`] is made of.
@@ -145,7 +145,7 @@ impl Users for UserRows {
 
     async fn by_email(&self, email: &str) -> Result<(User, String)> {
         let row: RowWithPassword = read!(&self.db, BY_EMAIL, pool =>
-            sqlx::query_as(BY_EMAIL.sql).bind(email.to_lowercase()).fetch_one(pool))?;
+            sqlx::query_as(BY_EMAIL.sql).bind(storable(&email.to_lowercase())).fetch_one(pool))?;
         Ok((row.user.read()?, row.password_hash))
     }
 

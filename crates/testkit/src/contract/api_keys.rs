@@ -26,7 +26,7 @@ pub fn key(make: &Make, tenant: &TenantId, created_by: &UserId) -> (ApiKey, [u8;
         scopes: vec![Scope::Chat, Scope::Instance],
         created_by: created_by.clone(),
         created_at: NOW,
-        expires_at: Some(NOW.plus(Duration::from_secs(60))),
+        expires_at: Some(NOW.plus(Duration::from_mins(1))),
         last_used_at: None,
         revoked_at: None,
     };
@@ -48,7 +48,7 @@ pub async fn all(store: &dyn Store, make: &Make) {
 
     assert_eq!(ours.get(&first.id).await.unwrap(), first);
     let page = ours.list(&PageRequest { limit: 1, after: None }).await.unwrap();
-    assert_eq!(page.items, [first.clone()], "the newest last");
+    assert_eq!(page.items, std::slice::from_ref(&first), "the newest last");
     let page = ours.list(&PageRequest { limit: 1, after: page.next_cursor }).await.unwrap();
     assert_eq!((page.items, page.next_cursor), (vec![second.clone()], None));
     let system = store.system("the suite of the store");

@@ -1,5 +1,7 @@
 //! What a store has to do with audit logs.
 
+use std::fmt::Write;
+
 use astrfleet_core::{
     Error,
     audit::{Entry, NewEntry, hashed_text},
@@ -50,7 +52,10 @@ pub fn first_broken(tenant: Option<&TenantId>, entries: &[Entry]) -> Option<i64>
             request_id: entry.request_id.clone(),
         };
         let text = hashed_text(&new, place, previous_hash);
-        let hash: String = digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = digest(&SHA256, text.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
         if (entry.seq, entry.previous_hash.as_str(), &entry.hash) != (place, previous_hash, &hash) {
             return Some(place);
         }
@@ -82,10 +87,14 @@ async fn chains(store: &dyn Store, make: &Make) {
     assert_eq!(first_broken(Some(&ours), &entries), None);
     assert_eq!(first_broken(None, &whole(&*platform).await), None);
     assert_eq!(first_broken(Some(&theirs), &entries), Some(1), "an entry belongs to its tenant");
-    entries[0].actor = "somebody else".to_owned();
+    entries[0].actor.push('x');
     assert_eq!(first_broken(Some(&ours), &entries), Some(2));
     entries.remove(1);
     assert_eq!(first_broken(Some(&ours), &entries), Some(1));
+
+    let odd = NewEntry { target: "\0'\"\u{202e}".to_owned(), ..entry(make, Some(&ours), "tenant.\0") };
+    log.append(&odd).await.unwrap();
+    assert_eq!(first_broken(Some(&ours), &whole(&*log).await), None, "whatever a caller's words hold");
 
     let misplaced = entry(make, Some(&theirs), "tenant.update");
     log.append(&misplaced).await.unwrap();

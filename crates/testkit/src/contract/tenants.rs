@@ -44,6 +44,7 @@ async fn together_or_not_at_all(store: &dyn Store, make: &Make) {
     assert!(matches!(refused, Err(Error::NotFound { what: "user" })));
     assert!(matches!(store.tenants().get(&homeless.id).await, Err(Error::NotFound { what: "tenant" })));
     assert!(store.instances(&homeless.id).get().await.is_err(), "its bot is not there either");
+    assert!(matches!(store.tenants().by_name("found\0ed").await, Err(Error::NotFound { what: "tenant" })));
     assert!(matches!(store.tenants().by_name("homeless").await, Err(Error::NotFound { what: "tenant" })));
 }
 
@@ -72,7 +73,7 @@ async fn changes(store: &dyn Store, make: &Make) {
     let tenants = store.tenants();
     let (tenant, instance) = make.tenant("changing");
     tenants.insert(&tenant, &instance, None).await.unwrap();
-    let changed = tenant.after(Event::Deleted, NOW.plus(Duration::from_secs(1)), Duration::from_secs(60));
+    let changed = tenant.after(Event::Deleted, NOW.plus(Duration::from_secs(1)), Duration::from_mins(1));
     let changed = Tenant { plan: "large".to_owned(), display_name: "Größer 🚀".to_owned(), ..changed };
     let stored = tenants.update(&changed).await.unwrap();
     assert_eq!(stored, Tenant { version: 2, ..changed.clone() });

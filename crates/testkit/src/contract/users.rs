@@ -33,6 +33,8 @@ async fn addresses(store: &dyn Store, make: &Make) {
     assert_eq!((found, hash.as_str()), (ada.clone(), "hash of ada"), "case does not matter");
     assert!(matches!(users.by_email("nobody@users.example").await, Err(Error::NotFound { what: "user" })));
 
+    assert!(matches!(users.by_email("ada\0@users.example").await, Err(Error::NotFound { what: "user" })));
+
     let other = User { email: "Ada@Users.example".to_owned(), ..make.user("other") };
     assert!(matches!(users.insert(&other, "hash").await, Err(Error::Conflict { .. })), "taken, in any case");
     let bob = make.user("bob");
