@@ -8,26 +8,34 @@
 pub mod body;
 mod connection;
 pub mod forward;
+mod front;
 pub mod gate;
 pub mod headers;
+mod health;
 pub mod listen;
+mod observe;
 #[cfg(test)]
 mod tests;
 pub mod ticks;
 mod tunnel;
 pub mod upstream;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use astrfleet_core::Result;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use self::front::{serve, serve_metrics};
 use crate::app::{App, Base};
 
 /// Routes.
 pub struct Service {
     base: Arc<Base>,
+    draining: AtomicBool,
 }
 
 impl Service {
@@ -36,7 +44,17 @@ impl Service {
     /// # Errors
     /// [`astrfleet_core::Error::Invalid`] where one cannot be read.
     pub fn new(base: Arc<Base>) -> Result<Self> {
-        Ok(Self { base })
+        Ok(Self { base, draining: AtomicBool::new(false) })
+    }
+
+    /// A stop was asked for: `/ready` answers 503 from now on.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a stop was asked for.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// The address that users see, without a slash at its end.
@@ -56,10 +74,10 @@ pub fn description() -> OpenApi {
 
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(health::ready))
 }
 
 /// `router` with what surrounds every request: its context, limits, counts and log line.
-pub fn layered(router: axum::Router<App>, _: &App) -> axum::Router<App> {
-    router
+pub fn layered(router: axum::Router<App>, app: &App) -> axum::Router<App> {
+    router.layer(axum::middleware::from_fn_with_state(app.clone(), observe::layer))
 }
