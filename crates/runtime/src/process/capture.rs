@@ -116,7 +116,8 @@ impl Capture {
         self.raw.metadata().is_ok_and(|raw| raw.len() != self.offset)
     }
 
-    fn take_rest(&mut self) -> io::Result<()> {
+    /// Takes all that is there, the line that was begun included: nobody writes any more.
+    pub(super) fn take_rest(&mut self) -> io::Result<()> {
         for _ in 0..REST_BATCHES_MAX {
             if !self.take()? {
                 break;

@@ -108,6 +108,7 @@ pub(super) fn attend(shared: &Arc<Shared>, instance: &InstanceId, run: Run, chil
     let life = shared.life.clone();
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             // The bot runs on, and the next driver takes its log where this one ends.
             () = life.cancelled() => captured.abort(),
             status = ended(run.process, child) => {

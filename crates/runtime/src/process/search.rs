@@ -107,10 +107,14 @@ async fn take_over(shared: &Arc<Shared>, instance: &InstanceId, mut processes: V
     // Ours is the recorded one; else the one that came last.
     processes.sort_by_key(|process| (Some(*process) == recorded, process.started_ticks));
     let Some(process) = processes.pop() else {
-        if record.is_some() {
-            blocking("the bot's folder", move || places.remove_record()).await?;
-        }
-        return Ok(());
+        let Some(record) = record else { return Ok(()) };
+        tracing::warn!(%instance, generation = record.generation, "a bot ended while the platform was away: see its log");
+        let (around, followers) = (shared.surroundings(), shared.slot(instance).followers.clone());
+        return blocking("the bot's folder", move || {
+            Capture::open(&places, around, followers)?.take_rest()?;
+            places.remove_record()
+        })
+        .await;
     };
     for surplus in processes {
         tracing::warn!(%instance, pid = surplus.pid, "a second process of a bot is killed");

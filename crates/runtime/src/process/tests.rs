@@ -294,6 +294,23 @@ async fn the_end_of_a_bot_that_was_taken_over_is_seen() {
 }
 
 #[tokio::test]
+async fn the_last_words_of_a_bot_that_ended_while_nobody_watched_are_in_its_log() {
+    let world = World::new();
+    let spec = world.bot(1, "");
+    let first = world.driver();
+    first.start(&spec).await.unwrap();
+    until_logged(&first, &spec, "ready").await;
+    drop(first);
+    let process = search::processes_of(&world.places(&spec))[0];
+    process.signal(rustix::process::Signal::INT).unwrap();
+    process.ended().await;
+    let second = world.driver();
+    assert!(second.find().await.unwrap().is_empty());
+    assert_eq!(second.status(&spec.instance).await.unwrap(), BotStatus::Absent);
+    assert_eq!(log_of(&second, &spec).await.last().unwrap(), "bye");
+}
+
+#[tokio::test]
 async fn of_two_processes_of_one_bot_the_recorded_one_stays() {
     let world = World::new();
     let spec = world.bot(1, "");
