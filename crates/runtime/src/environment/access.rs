@@ -80,6 +80,15 @@ pub(super) fn seal(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o755))
 }
 
+/// Lets anybody pass and read a folder of ours in which nothing is secret. Where that is not allowed, the caller finds
+/// out with [`closed_to_others`] when it matters.
+pub(super) fn open(folder: &Path) {
+    if let Ok(metadata) = fs::metadata(folder) {
+        let mode = metadata.permissions().mode() & 0o7777 | OTHERS_READ | OTHERS_PASS;
+        fs::set_permissions(folder, Permissions::from_mode(mode)).ok();
+    }
+}
+
 /// Takes the owner's leave to write from `path` as well, once there is nothing more to put there.
 pub(super) fn close(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
@@ -113,7 +122,7 @@ mod tests {
     #[test]
     fn a_sealed_folder_is_open_to_readers_and_can_be_removed() {
         let parent = tempfile::tempdir().unwrap();
-        fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(parent.path(), Permissions::from_mode(0o700)).unwrap();
         let folder = parent.path().join("environment");
         fs::create_dir_all(folder.join("bin")).unwrap();
         fs::write(folder.join("bin/tool"), "#!").unwrap();
@@ -121,8 +130,9 @@ mod tests {
         fs::write(folder.join("data"), "x").unwrap();
         fs::set_permissions(folder.join("data"), Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink("/nowhere", folder.join("link")).unwrap();
-        assert_eq!(closed_to_others(&folder.join("bin/tool")), Some(folder.join("bin/tool")));
+        assert_eq!(closed_to_others(&folder.join("bin/tool")), Some(parent.path().canonicalize().unwrap()));
 
+        open(parent.path());
         seal(&folder).unwrap();
         close(&folder).unwrap();
 

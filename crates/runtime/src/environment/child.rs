@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use secrecy::ExposeSecret;
 use tokio::{io::AsyncReadExt, process::Command, time::MissedTickBehavior};
 
 use super::{Options, PrepareError, lock::Lock};
@@ -101,6 +102,10 @@ pub(super) fn command(program: impl AsRef<OsStr>, options: &Options) -> Command 
     command.env("PATH", &options.path).env("HOME", &options.home).env("PYTHONUNBUFFERED", "1").env("NO_COLOR", "1");
     for variable in FOREIGN_VARIABLES {
         command.env_remove(variable);
+    }
+    if let Some(index) = &options.index_url {
+        // Not as an argument, which everybody on this machine could read.
+        command.env("UV_DEFAULT_INDEX", index.expose_secret()).env("PIP_INDEX_URL", index.expose_secret());
     }
     if options.folder.is_dir() {
         command.current_dir(&options.folder);

@@ -20,6 +20,10 @@ const VERIFY_LIMIT: Duration = Duration::from_mins(2);
 /// More compilers than this only wait for the disk.
 const COMPILERS_MAX: usize = 4;
 
+const README: &str = "Made by astrfleet: what every bot of this machine runs. Whatever is here can be removed while astrfleet\n\
+                      is stopped, and is made again by the next `astrfleet up`. It is read-only on purpose:\n\
+                      chmod -R u+w . before you remove it.\n";
+
 /// Makes the environment and gives the marker that it now has.
 pub(super) async fn install(
     options: &Options,
@@ -37,6 +41,8 @@ pub(super) async fn install(
         asked_for: options.python.clone(),
         uv_version: uv.version.clone(),
     };
+    let readme = options.folder.join("README.txt");
+    fs::write(&readme, README).map_err(|source| PrepareError::folder(&readme, source))?;
     let folder = marker.folder_in(&options.folder);
     let step = Step { options, uv, lock, report, folder: &folder };
     step.create(python).await?;

@@ -58,8 +58,8 @@ pub struct Options {
     pub home: PathBuf,
     /// `PYENV_ROOT`, when it is not `<home>/.pyenv`.
     pub pyenv_root: Option<PathBuf>,
-    /// The package index that `uv` is told to use, if not the public one; secret, for it may hold a password. Only
-    /// [`checks`] looks at it: `uv` reads its own configuration and environment.
+    /// The package index to use, if not the one that `uv` and pip find in their own configuration and environment.
+    /// Secret, for it may hold a password.
     pub index_url: Option<SecretString>,
     /// How long one step (a download, an installation) and the wait for another preparation may take.
     pub step_limit: Duration,
@@ -155,7 +155,9 @@ impl Environment {
     pub fn find(options: &Options) -> Option<Self> {
         let requirements = marker::requirements(options).ok()?;
         let prefix = marker::prefix(&options.astrbot_version);
-        let mut found: Vec<PathBuf> = std::fs::read_dir(&options.folder)
+        // The bots that get these paths run in folders of their own.
+        let parent = options.folder.canonicalize().ok()?;
+        let mut found: Vec<PathBuf> = std::fs::read_dir(parent)
             .ok()?
             .flatten()
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
@@ -192,6 +194,7 @@ impl Environment {
         let folder = options.folder.canonicalize().map_err(|source| PrepareError::folder(&options.folder, source))?;
         let options = &Options { folder, ..options.clone() };
 
+        access::open(&options.folder);
         let lock = Lock::take(&options.folder, options.step_limit, report).await?;
         if let Some(environment) = Self::find(options) {
             report(Progress::AlreadyPrepared);
@@ -230,6 +233,14 @@ impl Environment {
         [&self.folder, &self.astrbot, &self.base_executable, &self.base_prefix]
             .into_iter()
             .find_map(|path| access::closed_to_others(path))
+    }
+
+    /// Whether a bot really starts under this uid and gid: asks `astrbot --version` as that user, which takes a moment
+    /// and needs the right to change users. Sees what mode bits do not tell, such as a library in a private folder.
+    pub async fn runs_as(&self, uid: u32, gid: u32) -> bool {
+        let mut command = tokio::process::Command::new(&self.astrbot);
+        command.arg("--version").env_clear().current_dir("/").uid(uid).gid(gid);
+        child::ask(command, Duration::from_mins(1)).await.is_ok_and(|answer| answer.ends_with(&self.version))
     }
 
     fn from_marker(folder: &Path, marker: Marker) -> Self {

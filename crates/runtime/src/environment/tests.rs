@@ -164,6 +164,19 @@ async fn a_complete_environment_is_found_again_and_closed() {
 }
 
 #[tokio::test]
+async fn the_given_index_is_told_to_the_installer_and_shown_to_nobody() {
+    let machine = Machine::new();
+    machine.python("python3.12", "3.12.1");
+    machine.uv(ASTRBOT_VERSION, r#"echo "$UV_DEFAULT_INDEX" > "$HOME/index"; echo "$*" > "$HOME/arguments"; exit 1"#);
+    let index = "https://someone:hidden@mirror.example/simple/";
+    let options = Options { index_url: Some(index.to_owned().into()), ..machine.options() };
+    let error = prepare(&options).await.unwrap_err();
+    let read = |name: &str| fs::read_to_string(machine.root.path().join(name)).unwrap();
+    assert_eq!(read("index").trim(), index);
+    assert!(!format!("{} {error} {error:?} {options:?}", read("arguments")).contains("hidden"));
+}
+
+#[tokio::test]
 async fn an_interrupted_preparation_is_done_again() {
     let machine = Machine::new();
     machine.python("python3.12", "3.12.1");
