@@ -1,10 +1,7 @@
 //! Every secret that we make ourselves, derived from one: `JWT_SECRET`. So every replica has the same ones, and none
 //! is stored. HKDF with SHA-256 (RFC 5869), one label a purpose.
 
-use astrfleet_core::{
-    Error, Result,
-    id::{InstanceId, TenantId},
-};
+use astrfleet_core::{Error, Result, id::InstanceId};
 use aws_lc_rs::{hkdf, hmac};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
@@ -71,12 +68,12 @@ impl Secrets {
         Some((instance, version))
     }
 
-    /// What a bot says where its model fails: recognisable, and meaningless to anybody else.
+    /// What bots say where their model fails: recognisable to us, and not to be made up by a model.
     ///
     /// # Errors
     /// [`Error::Internal`].
-    pub fn failure_text(&self, tenant: &TenantId) -> Result<String> {
-        let bytes = self.derive(&format!("failure text {tenant}"))?;
+    pub fn failure_text(&self) -> Result<String> {
+        let bytes = self.derive("failure text")?;
         Ok(format!("The model could not answer. ({})", URL_SAFE_NO_PAD.encode(&bytes[..9])))
     }
 

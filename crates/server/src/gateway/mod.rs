@@ -47,6 +47,18 @@ impl Service {
         Ok(Self { base, draining: AtomicBool::new(false) })
     }
 
+    /// The host of a bot's own dashboard.
+    pub fn dashboard_url(&self, tenant: &str) -> String {
+        let config = &self.base.config.gateway;
+        let scheme = if config.public_url.starts_with("https://") { "https" } else { "http" };
+        let port = config.listen.port();
+        if config.public_url.is_empty() {
+            format!("{scheme}://{tenant}.{}:{port}", config.dashboard_domain)
+        } else {
+            format!("{scheme}://{tenant}.{}", config.dashboard_domain)
+        }
+    }
+
     /// A stop was asked for: `/ready` answers 503 from now on.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::SeqCst);

@@ -195,7 +195,7 @@ impl Keeper {
             llm_key: base.secrets.llm_key(&instance.id, instance.secrets_version)?,
             model: base.config.llm.model.clone(),
             jwt_secret: base.secrets.bot_jwt(&instance.id, instance.secrets_version)?,
-            failure_text: base.secrets.failure_text(&instance.tenant_id)?,
+            failure_text: base.secrets.failure_text()?,
             memory_bytes: plan.bot_memory_bytes,
             cpu_milli: plan.bot_cpu_milli,
         };

@@ -2,6 +2,7 @@
 //!
 //! `decide` says what to do next about one bot, `keeper` does it, one task a bot; this file knows where all of them are.
 
+mod api;
 mod decide;
 mod keeper;
 
@@ -20,7 +21,7 @@ use astrfleet_core::{
 };
 use futures_util::{StreamExt, future::join_all};
 use tokio::sync::{Mutex, Notify, Semaphore};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{App, Base},
@@ -340,7 +341,7 @@ fn not_ready(observed: Observed, reason: &str) -> Error {
 
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(api::get::handler)).routes(routes!(api::events::handler))
 }
 
 /// The loops of this role.

@@ -1,0 +1,69 @@
+//! A bot as the API shows it.
+
+use astrfleet_core::{
+    id::{InstanceId, TenantId},
+    instance::{Desired, Instance, Observed},
+    ports::BotStatus,
+    tenant::Tenant,
+    time::Timestamp,
+};
+use serde::Serialize;
+
+use crate::app::App;
+
+/// A tenant's bot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = Instance)]
+pub struct InstanceView {
+    /// `bot_…`
+    pub id: InstanceId,
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// What is wanted.
+    pub desired: Desired,
+    /// What is seen.
+    pub observed: Observed,
+    /// Whether it answers now.
+    pub ready: bool,
+    /// Grows with every start.
+    pub generation: i64,
+    /// Why it is in this state, in words; empty where there is nothing to say.
+    pub reason: String,
+    /// Since when it has been in this state.
+    pub since: Timestamp,
+    /// Its AstrBot's version; empty before the first start.
+    pub version: String,
+    /// The host of its own dashboard; `POST …/instance/open` gives a link that is signed in.
+    pub url: String,
+    /// Exits that nobody asked for, since it last ran quietly for a while.
+    pub restarts: u32,
+    /// Resident memory, in bytes; 0 while it does not run.
+    pub memory_bytes: u64,
+}
+
+impl InstanceView {
+    /// Looks at a bot.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub async fn of(app: &App, tenant: &Tenant, instance: Instance) -> astrfleet_core::Result<Self> {
+        let memory_bytes = match app.runtime.status(&instance.id).await? {
+            BotStatus::Running { memory_bytes, .. } => memory_bytes,
+            BotStatus::Absent | BotStatus::Exited { .. } => 0,
+        };
+        Ok(Self {
+            ready: instance.is_ready(),
+            url: app.gateway.dashboard_url(&tenant.name),
+            id: instance.id,
+            tenant_id: instance.tenant_id,
+            desired: instance.desired,
+            observed: instance.observed,
+            generation: instance.generation,
+            reason: instance.reason,
+            since: instance.since,
+            version: instance.version,
+            restarts: instance.restarts,
+            memory_bytes,
+        })
+    }
+}
