@@ -41,6 +41,14 @@ pub async fn all(store: &dyn Store) {
     super::api_keys::all(store, &make).await;
     super::audit::all(store, &make).await;
     super::idempotency::all(store, &make).await;
+    super::instances::all(store, &make).await;
+    super::sessions::all(store, &make).await;
+    super::accepts::all(store, &make).await;
+    super::messages::all(store, &make).await;
+    super::interleavings::all(store, &make).await;
+    super::attachments::all(store, &make).await;
+    super::usage::all(store, &make).await;
+    super::system::all(store, &make).await;
 }
 
 /// Makes things that differ from all that were made before.

@@ -4,20 +4,19 @@ use std::time::Duration;
 
 use astrfleet_core::{
     Error,
-    attachment::Attachment,
     id::{TenantId, UserId},
-    message::{self, Author, Message, TokenUsage},
     page::PageRequest,
     policy::Role,
-    ports::{Accepted, Begun, NewMessage, Store},
-    session::{self, Session},
+    ports::{Begun, Store},
     tenant::{Event, Tenant},
-    usage::{self, UsageRecord},
 };
 
 use super::{
-    api_keys, audit, invitations,
+    api_keys, attachments, audit, invitations,
+    messages::{accepted, message},
+    sessions::stored_session,
     store::{Make, NOW},
+    usage,
 };
 
 /// Everything of it.
@@ -131,57 +130,9 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
     let (invitation, hash) = invitations::invitation(make, owner, "late@users.example", Role::Viewer);
     store.invitations(tenant).insert(&invitation, &hash).await.unwrap();
 
-    let session = Session {
-        id: make.ids.session(),
-        tenant_id: tenant.clone(),
-        end_user: "somebody".to_owned(),
-        channel: "api".to_owned(),
-        state: session::State::Bot,
-        close_reason: None,
-        metadata: serde_json::json!({}),
-        generation: 0,
-        created_at: NOW,
-        last_active_at: NOW,
-        version: 1,
-    };
-    store.sessions(tenant).insert(&session).await.unwrap();
-    let attachment = Attachment {
-        id: make.ids.attachment(),
-        tenant_id: tenant.clone(),
-        name: "picture.png".to_owned(),
-        media_type: "image/png".to_owned(),
-        size: 1,
-        sha256: "00".repeat(32),
-        created_at: NOW,
-    };
+    let session = stored_session(store, make, tenant, "ada").await;
+    accepted(store, &message(make, &session)).await;
+    let attachment = attachments::attachment(make.ids.attachment(), tenant, 1);
     store.attachments(tenant).insert(&attachment).await.unwrap();
-    let message = Message {
-        id: make.ids.message(),
-        tenant_id: tenant.clone(),
-        session_id: session.id,
-        author: Author::User,
-        text: "hello".to_owned(),
-        attachments: vec![attachment.id],
-        state: message::State::Accepted,
-        reply_to: None,
-        failure: None,
-        usage: None,
-        created_at: NOW,
-        updated_at: NOW,
-    };
-    let accepted = store.messages(tenant).accept(NewMessage { message, idempotency: None }).await.unwrap();
-    assert_eq!(accepted, Accepted::New);
-    let record = UsageRecord {
-        id: make.ids.usage(),
-        tenant_id: tenant.clone(),
-        instance_id: store.instances(tenant).get().await.unwrap().id,
-        upstream: "demo".to_owned(),
-        model: "demo".to_owned(),
-        tokens: TokenUsage { prompt_tokens: 1, completion_tokens: 2 },
-        estimated: false,
-        outcome: usage::Outcome::Complete,
-        at: NOW,
-        duration_ms: 1,
-    };
-    store.usage(tenant).append(&[record]).await.unwrap();
+    store.usage(tenant).append(&[usage::line(make, tenant, NOW, 1, 2)]).await.unwrap();
 }

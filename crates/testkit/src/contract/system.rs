@@ -1,0 +1,124 @@
+//! What a store has to do beyond one tenant.
+
+use std::time::Duration;
+
+use astrfleet_core::{
+    id::{MessageId, SessionId},
+    message::State,
+    ports::{Outcome, Store},
+    session::{CloseReason, Event, Session},
+    time::Timestamp,
+};
+
+use super::{
+    messages::{accepted, message},
+    sessions::{session, stored_session},
+    store::{Make, NOW},
+};
+
+/// Everything of it.
+pub async fn all(store: &dyn Store, make: &Make) {
+    store.system("the suite of the store").ping().await.unwrap();
+    work_is_found(store, make).await;
+    idle_sessions(store, make).await;
+}
+
+async fn work_is_found(store: &dyn Store, make: &Make) {
+    let mut messages = Vec::new();
+    for name in ["work-one", "work-two"] {
+        let tenant = make.stored_tenant(store, name).await;
+        let session = stored_session(store, make, &tenant, "ada").await;
+        for _ in 0..4 {
+            messages.push(message(make, &session));
+        }
+    }
+    for message in &messages {
+        accepted(store, message).await;
+    }
+    let system = store.system("the suite of the store");
+    let before = Some(MessageId::parse(&format!("msg_{}", "0".repeat(32))).unwrap());
+    let ours = |id: &MessageId| messages.iter().any(|message| message.id == *id);
+
+    let waiting = system.waiting_messages(before.as_ref(), 1_000).await.unwrap();
+    let waiting: Vec<_> = waiting.into_iter().filter(|(_, _, id)| ours(id)).collect();
+    let expected: Vec<_> = messages
+        .iter()
+        .map(|message| (message.tenant_id.clone(), message.session_id.clone(), message.id.clone()))
+        .collect();
+    assert_eq!(waiting, expected, "of all tenants, the oldest first");
+    let after = system.waiting_messages(Some(&messages[2].id), 2).await.unwrap();
+    assert_eq!(after, expected[3..5], "after the one that was seen last, and no more than asked for");
+    assert_eq!(system.waiting_messages(None, 1).await.unwrap().len(), 1);
+
+    let later = NOW.plus(Duration::from_secs(10));
+    let set = async |number: usize, from, to, at| {
+        let message = &messages[number];
+        assert!(store.messages(&message.tenant_id).set_state(&message.id, from, to, at).await.unwrap());
+    };
+    for number in 1..7 {
+        set(number, State::Accepted, State::Delivering, NOW).await;
+    }
+    set(1, State::Delivering, State::Streaming, NOW).await;
+    for (number, at) in [(2, NOW), (3, later)] {
+        let message = &messages[number];
+        let outcome = Outcome::NoReply(State::Interrupted, None);
+        assert!(
+            store.messages(&message.tenant_id).finish(&message.id, &[State::Delivering], outcome, at).await.unwrap()
+        );
+    }
+    set(4, State::Delivering, State::Failed, later).await;
+    set(5, State::Delivering, State::Done, later).await;
+
+    let found = async |since| {
+        let found = system.unfinished_messages(since, None, 1_000).await.unwrap();
+        found.into_iter().map(|(_, id)| id).filter(|id| ours(id)).collect::<Vec<_>>()
+    };
+    let ids = |numbers: &[usize]| numbers.iter().map(|number| messages[*number].id.clone()).collect::<Vec<_>>();
+    assert_eq!(found(Timestamp::default()).await, ids(&[1, 2, 3, 6]));
+    assert_eq!(found(NOW).await, ids(&[1, 3, 6]), "what was interrupted too long ago is left");
+    let after = system.unfinished_messages(NOW, Some(&messages[1].id), 1).await.unwrap();
+    assert_eq!(after, [(messages[3].tenant_id.clone(), messages[3].id.clone())]);
+    let waiting = system.waiting_messages(None, 1_000).await.unwrap();
+    let waiting: Vec<_> = waiting.into_iter().map(|(_, _, id)| id).filter(|id| ours(id)).collect();
+    assert_eq!(waiting, ids(&[0, 7]));
+}
+
+async fn idle_sessions(store: &dyn Store, make: &Make) {
+    let tenant = make.stored_tenant(store, "idle").await;
+    let sessions = store.sessions(&tenant);
+    let (long_ago, now) = (NOW.minus(Duration::from_secs(9_000)), NOW);
+    let open = async |last_active_at| {
+        let session = Session { last_active_at, ..session(make, &tenant, "ada") };
+        sessions.insert(&session).await.unwrap();
+        session
+    };
+    let idle = open(long_ago).await;
+    let idler = open(long_ago.minus(Duration::from_secs(1))).await;
+    let _busy = open(now).await;
+    let closed = open(long_ago).await;
+    sessions.update(&closed.after(Event::Closed(CloseReason::Closed), long_ago).unwrap()).await.unwrap();
+    let (waiting, answered, written_in) = (open(long_ago).await, open(long_ago).await, open(long_ago).await);
+    let old = |session: &Session| astrfleet_core::message::Message { created_at: long_ago, ..message(make, session) };
+    accepted(store, &old(&waiting)).await;
+    let done = old(&answered);
+    accepted(store, &done).await;
+    let blocked = astrfleet_core::message::Message { state: State::Blocked, ..message(make, &written_in) };
+    accepted(store, &blocked).await;
+
+    let system = store.system("the suite of the store");
+    let before = NOW.minus(Duration::from_secs(60));
+    let found = async || {
+        let found = system.idle_sessions(before, 1_000).await.unwrap();
+        found.into_iter().filter(|session| session.tenant_id == tenant).collect::<Vec<_>>()
+    };
+    let ids = |sessions: &[Session]| sessions.iter().map(|session| session.id.clone()).collect::<Vec<SessionId>>();
+    assert_eq!(ids(&found().await), ids(&[idler.clone(), idle.clone()]), "unfinished ones and new words count");
+    assert_eq!(system.idle_sessions(before, 1).await.unwrap().len(), 1);
+
+    let outcome = Outcome::NoReply(State::Failed, None);
+    let messages = store.messages(&tenant);
+    assert!(messages.finish(&done.id, &[State::Accepted], outcome, long_ago).await.unwrap());
+    let found = found().await;
+    assert_eq!(found.len(), 3);
+    assert!(found.contains(&idler) && found.contains(&idle) && found.contains(&answered), "as they are stored");
+}
