@@ -86,7 +86,7 @@ async fn work_is_found(store: &dyn Store, make: &Make) {
 async fn idle_sessions(store: &dyn Store, make: &Make) {
     let tenant = make.stored_tenant(store, "idle").await;
     let sessions = store.sessions(&tenant);
-    let (long_ago, now) = (NOW.minus(Duration::from_secs(9_000)), NOW);
+    let (long_ago, now) = (NOW.minus(Duration::from_mins(150)), NOW);
     let open = async |last_active_at| {
         let session = Session { last_active_at, ..session(make, &tenant, "ada") };
         sessions.insert(&session).await.unwrap();
@@ -106,7 +106,7 @@ async fn idle_sessions(store: &dyn Store, make: &Make) {
     accepted(store, &blocked).await;
 
     let system = store.system("the suite of the store");
-    let before = NOW.minus(Duration::from_secs(60));
+    let before = NOW.minus(Duration::from_mins(1));
     let found = async || {
         let found = system.idle_sessions(before, 1_000).await.unwrap();
         found.into_iter().filter(|session| session.tenant_id == tenant).collect::<Vec<_>>()
