@@ -37,6 +37,9 @@ pub(super) struct Socket<T> {
     track: T,
 }
 
+/// Up to here, copying slices together is cheaper than handing over a list.
+const FLAT_BYTES_MAX: usize = 1024;
+
 impl<T: Track> Socket<T> {
     pub(super) const fn new(stream: TcpStream, track: T) -> Self {
         Self { stream, track }
@@ -65,14 +68,30 @@ impl<T: Track> AsyncWrite for Socket<T> {
         Poll::Ready(outcome)
     }
 
+    /// Most messages are one slice, or a head and a few bytes: one buffer costs the kernel less than a list of them.
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
-        self.track.written();
-        Poll::Ready(outcome)
+        let filled: usize = slices.iter().map(|slice| slice.len()).sum();
+        if let [only] = slices {
+            return self.poll_write(context, only);
+        }
+        if filled > FLAT_BYTES_MAX {
+            let this = self.get_mut();
+            let outcome = ready!(Pin::new(&mut this.stream).poll_write_vectored(context, slices));
+            this.track.written();
+            return Poll::Ready(outcome);
+        }
+        let mut flat = [0; FLAT_BYTES_MAX];
+        let mut rest = &mut flat[..];
+        for slice in slices {
+            let (here, after) = rest.split_at_mut(slice.len());
+            here.copy_from_slice(slice);
+            rest = after;
+        }
+        self.poll_write(context, &flat[..filled])
     }
 
     fn is_write_vectored(&self) -> bool {

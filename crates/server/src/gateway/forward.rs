@@ -2,10 +2,16 @@
 //!
 //! Nothing here decides where a request goes, who may send it, or what a failure looks like to the client.
 
-use std::{error::Error, rc::Rc, time::Duration};
+use std::{
+    error::Error,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
 
+use futures_util::future::Either;
 use http::{Request, Response, StatusCode, Uri, Version, uri::PathAndQuery};
-use hyper::{body::Body as _, body::Incoming, client::conn::TrySendError};
+use hyper::{body::Body as _, body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
     body::{Body, Upload, UploadError},
@@ -63,24 +69,66 @@ impl Forwarder {
     /// A connection that was kept may have been closed by the upstream meanwhile: the request then goes out once more, over
     /// a new one, if the upstream cannot have acted on it, or if acting twice changes nothing and there was no body.
     ///
+    /// Not an `async fn`: what most requests need is done at once, so that the future that is moved about stays small.
+    ///
     /// # Errors
     /// [`ForwardError`] when no answer began. Dropping the future, or the answer's body, closes the upstream's connection.
-    pub async fn forward(
-        &self,
+    pub fn forward(
+        self: &Rc<Self>,
         mut request: Request<Incoming>,
         upstream: &Upstream,
         edits: &HeaderEdits,
         peer: &Peer,
-    ) -> Result<Response<Body>, ForwardError> {
+    ) -> impl Future<Output = Result<Response<Body>, ForwardError>> + use<> {
+        let this = Rc::clone(self);
         let bytes_max = self.limits.body_bytes_max;
         if request.body().size_hint().lower() > bytes_max {
-            return Err(ForwardError::BodyTooLarge { bytes_max });
+            return Either::Right(boxed(async move { Err(ForwardError::BodyTooLarge { bytes_max }) }));
         }
         let websocket = edits.websocket && headers::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let request = prepare(request, upstream, edits, peer, websocket, bytes_max);
+        let Some(mut lease) = self.pool.reuse(upstream) else {
+            let upstream = upstream.clone();
+            return Either::Right(boxed(async move { this.send_anew(request, &upstream, client).await }));
+        };
+        let spare = repeatable(&request).then(|| Box::new(copy(&request)));
+        let answer = lease.sender.try_send_request(request);
+        Either::Left(async move {
+            let failure = match this.limited(pin!(answer)).await? {
+                Ok(response) => return this.accept(response, lease, client),
+                Err(failure) => failure,
+            };
+            let request = again(failure, spare).map_err(|error| this.explain(error))?;
+            boxed(async move { this.send_anew(request, lease.upstream(), client).await }).await
+        })
+    }
 
-        let (mut response, lease) = self.send(request, upstream).await?;
+    /// Over a new connection, once.
+    async fn send_anew(
+        &self,
+        request: Request<Upload>,
+        upstream: &Upstream,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, ForwardError> {
+        let mut lease = self.pool.open(upstream).await?;
+        let answer = lease.sender.try_send_request(request);
+        match self.limited(pin!(answer)).await? {
+            Ok(response) => self.accept(response, lease, client),
+            Err(failure) => Err(self.explain(failure.into_error())),
+        }
+    }
+
+    async fn limited<T>(&self, answer: Pin<&mut impl Future<Output = T>>) -> Result<T, ForwardError> {
+        self.ticks.limit(self.limits.response_header, answer).await.map_err(|Overdue| ForwardError::ResponseTimeout)
+    }
+
+    fn accept(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, ForwardError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client else { return Err(ForwardError::BadAnswer(None)) };
             let bot = hyper::upgrade::on(&mut response);
@@ -90,38 +138,6 @@ impl Forwarder {
         headers::inward(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         Ok(response.map(|incoming| deliver(incoming, lease)))
-    }
-
-    async fn send(
-        &self,
-        request: Request<Upload>,
-        upstream: &Upstream,
-    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
-        let mut lease = match self.pool.reuse(upstream) {
-            Some(lease) => lease,
-            None => self.pool.open(upstream).await?,
-        };
-        let spare = (lease.reused && repeatable(&request)).then(|| copy(&request));
-        let failure = match self.try_send(&mut lease, request).await? {
-            Ok(response) => return Ok((response, lease)),
-            Err(failure) if lease.reused => failure,
-            Err(failure) => return Err(self.explain(failure.into_error())),
-        };
-        let again = again(failure, spare).map_err(|error| self.explain(error))?;
-        let mut lease = self.pool.open(upstream).await?;
-        match self.try_send(&mut lease, again).await? {
-            Ok(response) => Ok((response, lease)),
-            Err(failure) => Err(self.explain(failure.into_error())),
-        }
-    }
-
-    async fn try_send(
-        &self,
-        lease: &mut Lease,
-        request: Request<Upload>,
-    ) -> Result<Result<Response<Incoming>, TrySendError<Request<Upload>>>, ForwardError> {
-        let answer = lease.sender.try_send_request(request);
-        self.ticks.limit(self.limits.response_header, answer).await.map_err(|Overdue| ForwardError::ResponseTimeout)
     }
 
     fn explain(&self, error: hyper::Error) -> ForwardError {
@@ -134,17 +150,22 @@ impl Forwarder {
     }
 }
 
+/// For the ways that few requests take: their futures would make everybody's larger.
+fn boxed<T>(work: impl Future<Output = T> + 'static) -> Pin<Box<dyn Future<Output = T>>> {
+    Box::pin(work)
+}
+
 /// What may be sent once more after `failure` on a kept connection.
 fn again(
     mut failure: TrySendError<Request<Upload>>,
-    spare: Option<Request<Upload>>,
+    spare: Option<Box<Request<Upload>>>,
 ) -> Result<Request<Upload>, hyper::Error> {
     if let Some(unsent) = failure.take_message() {
         return Ok(unsent);
     }
     let error = failure.into_error();
     match spare {
-        Some(spare) if !error.is_parse() && !error.is_user() => Ok(spare),
+        Some(spare) if !error.is_parse() && !error.is_user() => Ok(*spare),
         _ => Err(error),
     }
 }

@@ -5,6 +5,7 @@
 use std::{future::Future, pin::Pin, rc::Rc};
 
 use axum::{Router, extract::ConnectInfo};
+use futures_util::{FutureExt as _, future::Either};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
@@ -27,8 +28,9 @@ pub enum Route {
     Forward {
         /// Which.
         upstream: Upstream,
-        /// How it is changed on the way.
-        edits: HeaderEdits,
+        /// How it is changed on the way. What differs from request to request is quicker said in [`Front::enter`], which may
+        /// change the head.
+        edits: Rc<HeaderEdits>,
     },
     /// Nowhere: this is the answer.
     Answer(Response<Body>),
@@ -56,7 +58,7 @@ pub trait Front: 'static {
 /// One worker's gate.
 pub struct Gate<F> {
     front: F,
-    forwarder: Forwarder,
+    forwarder: Rc<Forwarder>,
     router: Router,
     home: Handle,
 }
@@ -65,8 +67,8 @@ impl<F: Front> Gate<F> {
     /// A gate in front of `router`, whose handlers run on `home`: what they open (connections to a database, say) then
     /// belongs to a runtime that outlives this worker.
     #[must_use]
-    pub const fn new(front: F, forwarder: Forwarder, router: Router, home: Handle) -> Self {
-        Self { front, forwarder, router, home }
+    pub fn new(front: F, forwarder: Forwarder, router: Router, home: Handle) -> Self {
+        Self { front, forwarder: Rc::new(forwarder), router, home }
     }
 
     async fn local(&self, peer: &Peer, mut request: Request<Incoming>) -> Result<Response<Body>, ForwardError> {
@@ -77,25 +79,43 @@ impl<F: Front> Gate<F> {
             Err(error) => Err(ForwardError::Crashed(error)),
         }
     }
+
+    async fn go(
+        self: Rc<Self>,
+        mut route: Route,
+        peer: Rc<Peer>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, ForwardError> {
+        loop {
+            match route {
+                Route::Local => return self.local(&peer, request).await,
+                Route::Forward { upstream, edits } => {
+                    return self.forwarder.forward(request, &upstream, &edits, &peer).await;
+                }
+                Route::Answer(response) => return Ok(response),
+                Route::Later(decision) => route = decision.await,
+            }
+        }
+    }
 }
 
 impl<F: Front> Handler for Gate<F> {
     type Body = Body;
 
-    async fn handle(self: Rc<Self>, peer: Rc<Peer>, mut request: Request<Incoming>) -> Response<Body> {
+    fn handle(
+        self: Rc<Self>,
+        peer: Rc<Peer>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + 'static {
         headers::scrub(request.headers_mut());
-        let (mut route, visit) = self.front.enter(&peer, &mut request);
-        let outcome = loop {
-            match route {
-                Route::Local => break self.local(&peer, request).await,
-                Route::Forward { upstream, edits } => {
-                    break self.forwarder.forward(request, &upstream, &edits, &peer).await;
-                }
-                Route::Answer(response) => break Ok(response),
-                Route::Later(decision) => route = decision.await,
+        let (route, visit) = self.front.enter(&peer, &mut request);
+        let outcome = match route {
+            Route::Forward { upstream, edits } => {
+                Either::Left(self.forwarder.forward(request, &upstream, &edits, &peer))
             }
+            route => Either::Right(Box::pin(Rc::clone(&self).go(route, peer, request))),
         };
-        self.front.leave(visit, outcome)
+        outcome.map(move |outcome| self.front.leave(visit, outcome))
     }
 
     fn tick(&self) {

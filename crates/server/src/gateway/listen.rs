@@ -21,6 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response};
 use hyper::{
     body::{Body, Incoming},
@@ -479,7 +480,7 @@ fn start<H: Handler>(
             life.busy();
             let answer = Rc::clone(&handler).handle(Rc::clone(&peer), request);
             let life = Arc::clone(&life);
-            async move { Ok::<_, Infallible>(answer.await.map(|body| Delivery::new(body, life))) }
+            answer.map(|response| Ok::<_, Infallible>(response.map(|body| Delivery::new(body, life))))
         })
     };
     let io = TokioIo::new(connection::Socket::new(stream, pulse));

@@ -116,6 +116,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Site {
+    upstream: Upstream,
     idle: RefCell<Vec<Idle>>,
     open: Arc<AtomicUsize>,
     idle_max: usize,
@@ -132,12 +133,15 @@ struct Idle {
 #[derive(Debug)]
 pub struct Lease {
     pub(super) sender: SendRequest<Upload>,
-    /// It has carried a request before, so the upstream may have closed it meanwhile.
-    pub(super) reused: bool,
     site: Rc<Site>,
 }
 
 impl Lease {
+    /// Where the connection leads.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.site.upstream
+    }
+
     /// Keeps the connection for the next request, when it may carry one.
     pub(super) fn give_back(self) {
         if self.sender.is_closed() {
@@ -167,7 +171,7 @@ impl Pool {
         }
         let ready = idle.iter().rposition(|idle| idle.sender.is_ready())?;
         let sender = idle.remove(ready).sender;
-        Some(Lease { sender, reused: true, site: Rc::clone(site) })
+        Some(Lease { sender, site: Rc::clone(site) })
     }
 
     /// A new connection.
@@ -191,7 +195,7 @@ impl Pool {
                 tracing::debug!(%error, "a connection to an upstream ended with an error");
             }
         });
-        Ok(Lease { sender, reused: false, site })
+        Ok(Lease { sender, site })
     }
 
     /// Drops kept connections that are closed or too old. To be called every second or so.
@@ -209,6 +213,7 @@ impl Pool {
             return Rc::clone(site);
         }
         let site = Rc::new(Site {
+            upstream: upstream.clone(),
             idle: RefCell::default(),
             open: Arc::default(),
             idle_max: self.limits.idle_max,

@@ -16,7 +16,6 @@ use crate::gateway::{
     body::Body,
     forward::{ForwardLimits, Forwarder},
     gate::{Front, Gate, Route},
-    headers::HeaderEdits,
     listen::{ConnectionLimits, Listen, Peer, Serving, bind},
     upstream::{ForwardError, Pool, PoolLimits, Upstream},
 };
@@ -33,7 +32,7 @@ impl Front for Everything {
     type Visit = ();
 
     fn enter(&self, _peer: &Peer, request: &mut Request<Incoming>) -> (Route, ()) {
-        let forward = Route::Forward { upstream: self.0.clone(), edits: HeaderEdits::default() };
+        let forward = Route::Forward { upstream: self.0.clone(), edits: Rc::default() };
         let route = match request.uri().path() {
             "/local" => Route::Local,
             "/later" => Route::Later(Box::pin(async move {
