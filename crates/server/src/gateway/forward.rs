@@ -67,7 +67,8 @@ impl Forwarder {
     /// Passes `request` on to `upstream` and gives back its answer, whose body streams.
     ///
     /// A connection that was kept may have been closed by the upstream meanwhile: the request then goes out once more, over
-    /// a new one, if the upstream cannot have acted on it, or if acting twice changes nothing and there was no body.
+    /// a new one, if it had not gone out at all, or if the connection had been idle for longer than
+    /// [`super::upstream::PoolLimits::trusted_for`], acting twice changes nothing, and there was no body.
     ///
     /// Not an `async fn`: what most requests need is done at once, so that the future that is moved about stays small.
     ///
@@ -92,7 +93,7 @@ impl Forwarder {
             let upstream = upstream.clone();
             return Either::Right(boxed(async move { this.send_anew(request, &upstream, client).await }));
         };
-        let spare = repeatable(&request).then(|| Box::new(copy(&request)));
+        let spare = (!lease.trusted && repeatable(&request)).then(|| Box::new(copy(&request)));
         let answer = lease.sender.try_send_request(request);
         Either::Left(async move {
             let failure = match this.limited(pin!(answer)).await? {

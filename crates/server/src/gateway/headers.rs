@@ -18,7 +18,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// What to change in a request that is passed on, besides what RFC 9110 §7.6 demands.
 #[derive(Clone, Debug)]
 pub struct HeaderEdits {
-    /// What the upstream is told as `Host`; `None` keeps the client's.
+    /// What the upstream is told as `Host`, the client's becoming `X-Forwarded-Host`; `None` keeps the client's.
     pub host: Option<HeaderValue>,
     /// `http` or `https`: how the client came, for `X-Forwarded-Proto`.
     pub scheme: HeaderValue,
@@ -103,14 +103,13 @@ pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer,
     if !edits.trust_forwarded || !headers.contains_key(&FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, edits.scheme.clone());
     }
-    if (!edits.trust_forwarded || !headers.contains_key(&FORWARDED_HOST))
-        && let Some(host) = headers.get(HOST).cloned()
+    if let Some(host) = edits.host.clone()
+        && let Some(theirs) = headers.insert(HOST, host)
+        && (!edits.trust_forwarded || !headers.contains_key(&FORWARDED_HOST))
     {
-        headers.insert(FORWARDED_HOST, host);
+        headers.insert(FORWARDED_HOST, theirs);
     }
-    if let Some(host) = edits.host.clone() {
-        headers.insert(HOST, host);
-    } else if !headers.contains_key(HOST)
+    if !headers.contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(host)
     {
         headers.insert(HOST, host);
@@ -218,7 +217,7 @@ mod tests {
         outward(&mut headers, &HeaderEdits::default(), &peer(), "u:1", false);
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["accept", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]);
+        assert_eq!(names, ["accept", "host", "x-forwarded-for", "x-forwarded-proto"]);
     }
 
     #[test]
@@ -236,8 +235,11 @@ mod tests {
         outward(&mut headers, &HeaderEdits::default(), &peer(), "u:1", false);
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9");
         assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-forwarded-host"], "a.example");
-        assert!(["forwarded", "x-real-ip", "x-forwarded-prefix"].iter().all(|name| !headers.contains_key(*name)));
+        assert!(
+            ["forwarded", "x-real-ip", "x-forwarded-prefix", "x-forwarded-host"]
+                .iter()
+                .all(|name| !headers.contains_key(*name))
+        );
 
         let mut headers = map(&spoofed);
         let trusting = HeaderEdits { trust_forwarded: true, ..HeaderEdits::default() };
@@ -257,6 +259,7 @@ mod tests {
         };
         outward(&mut headers, &edits, &peer(), "u:1", false);
         assert_eq!(headers["host"], "bot.local");
+        assert_eq!(headers["x-forwarded-host"], "a.example");
         assert_eq!(headers["authorization"], "Bearer ours");
         assert!(!headers.contains_key("cookie"));
     }

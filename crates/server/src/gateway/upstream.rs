@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use super::{
     body::Upload,
     connection::{Socket, Track},
-    ticks::{Overdue, Ticks, count},
+    ticks::{Overdue, TICK, Ticks, count},
 };
 
 /// Where a request is passed on to. Cheap to clone.
@@ -94,6 +94,9 @@ pub struct PoolLimits {
     pub idle_max: usize,
     /// For how long such a connection is kept.
     pub idle_for: Duration,
+    /// For how long a kept connection is trusted to be open still. No server's keep-alive ends sooner, so nothing is prepared
+    /// for a second try over a new connection.
+    pub trusted_for: Duration,
     /// Connections to one upstream at a time, those in use included.
     pub open_max: usize,
     /// For how long a connection may take to be made, its name's lookup included.
@@ -102,7 +105,13 @@ pub struct PoolLimits {
 
 impl Default for PoolLimits {
     fn default() -> Self {
-        Self { idle_max: 256, idle_for: Duration::from_mins(1), open_max: 4096, connect: Duration::from_secs(5) }
+        Self {
+            idle_max: 256,
+            idle_for: Duration::from_mins(1),
+            trusted_for: Duration::from_millis(500),
+            open_max: 4096,
+            connect: Duration::from_secs(5),
+        }
     }
 }
 
@@ -111,6 +120,7 @@ impl Default for PoolLimits {
 pub struct Pool {
     sites: RefCell<HashMap<Upstream, Rc<Site>>>,
     limits: PoolLimits,
+    trusted_ticks: u32,
     ticks: Rc<Ticks>,
 }
 
@@ -133,6 +143,8 @@ struct Idle {
 #[derive(Debug)]
 pub struct Lease {
     pub(super) sender: SendRequest<Upload>,
+    /// The upstream will hardly have closed it since its last request.
+    pub(super) trusted: bool,
     site: Rc<Site>,
 }
 
@@ -158,7 +170,8 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(limits: PoolLimits, ticks: Rc<Ticks>) -> Self {
-        Self { sites: RefCell::default(), limits, ticks }
+        let trusted_ticks = u32::try_from(limits.trusted_for.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+        Self { sites: RefCell::default(), limits, trusted_ticks, ticks }
     }
 
     /// A kept connection that is ready now. The one used last, so that the others may grow old and go.
@@ -170,8 +183,9 @@ impl Pool {
             idle.pop();
         }
         let ready = idle.iter().rposition(|idle| idle.sender.is_ready())?;
-        let sender = idle.remove(ready).sender;
-        Some(Lease { sender, site: Rc::clone(site) })
+        let Idle { sender, since } = idle.remove(ready);
+        let trusted = self.ticks.now().saturating_sub(since) < self.trusted_ticks;
+        Some(Lease { sender, trusted, site: Rc::clone(site) })
     }
 
     /// A new connection.
@@ -195,7 +209,7 @@ impl Pool {
                 tracing::debug!(%error, "a connection to an upstream ended with an error");
             }
         });
-        Ok(Lease { sender, site })
+        Ok(Lease { sender, trusted: true, site })
     }
 
     /// Drops kept connections that are closed or too old. To be called every second or so.

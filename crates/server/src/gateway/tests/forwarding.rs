@@ -1,6 +1,6 @@
 //! What passes through, what does not, and what happens when either side goes away.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use tokio::io::AsyncWriteExt;
 
@@ -91,10 +91,16 @@ async fn the_answers_hop_by_hop_headers_stay_behind() {
     assert_eq!(client.until("0\r\n\r\n").await, "4\r\nrest\r\n0\r\n\r\n");
 }
 
+/// A gateway that takes every kept connection for one that may be closed.
+fn distrustful(upstream: SocketAddr) -> Gateway {
+    let pool = PoolLimits { trusted_for: Duration::ZERO, ..PoolLimits::default() };
+    Gateway::with(upstream, Settings { pool, ..Settings::default() })
+}
+
 #[tokio::test]
 async fn a_get_on_a_stale_connection_goes_out_once_more() {
     let (upstream, address) = listener().await;
-    let gateway = Gateway::before(address);
+    let gateway = distrustful(address);
     let served = tokio::spawn(async move {
         let mut stale = accept(&upstream).await;
         serve_once(&mut stale).await;
@@ -110,7 +116,7 @@ async fn a_get_on_a_stale_connection_goes_out_once_more() {
 #[tokio::test]
 async fn once_more_is_not_twice_more() {
     let (upstream, address) = listener().await;
-    let gateway = Gateway::before(address);
+    let gateway = distrustful(address);
     let served = tokio::spawn(async move {
         let mut stale = accept(&upstream).await;
         serve_once(&mut stale).await;
@@ -130,7 +136,7 @@ async fn once_more_is_not_twice_more() {
 #[tokio::test]
 async fn a_post_that_went_out_is_never_sent_again() {
     let (upstream, address) = listener().await;
-    let gateway = Gateway::before(address);
+    let gateway = distrustful(address);
     let served = tokio::spawn(async move {
         let mut stale = accept(&upstream).await;
         serve_once(&mut stale).await;
