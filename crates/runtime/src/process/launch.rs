@@ -117,7 +117,7 @@ fn prepare(shared: &Shared, spec: &BotSpec) -> Result<Ready> {
     let mut capture = Capture::open(&places, shared.surroundings(), followers).map_err(broken)?;
     capture.start_over().map_err(broken)?;
     let output = OpenOptions::new().append(true).create(true).mode(0o600).open(places.raw_log()).map_err(broken)?;
-    let groups = shared.controllers.make(spec.instance.as_str(), spec.memory_bytes, spec.cpu_milli);
+    let groups = shared.controllers.make(&shared.group(&spec.instance), spec.memory_bytes, spec.cpu_milli);
     Ok(Ready { capture, output, groups, user })
 }
 
@@ -170,10 +170,11 @@ async fn register(spec: &BotSpec, places: &Places, groups: &Groups, mut child: C
     let recorded = tokio::task::spawn_blocking(move || {
         let process = pid.and_then(Process::of).ok_or_else(|| io::Error::other("it ended at once"))?;
         groups.apply(process, memory_bytes);
-        let recorded = places.write_record(&Record { process, boot_id: linux::boot_id(), generation, port });
+        let record = Record { process, boot_id: linux::boot_id(), generation, port, groups };
+        let recorded = places.write_record(&record);
         if recorded.is_err() {
             process.signal(Signal::KILL)?;
-            groups.remove();
+            record.groups.remove();
         }
         recorded.map(|()| process)
     })

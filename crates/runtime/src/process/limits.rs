@@ -10,6 +10,8 @@ use std::{
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
+use serde::{Deserialize, Serialize};
+
 use super::linux::Process;
 
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -37,7 +39,7 @@ pub(super) struct Controllers {
 }
 
 /// The control groups of one bot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Groups {
     folders: Vec<PathBuf>,
     limits_memory: bool,
@@ -135,7 +137,7 @@ impl Controllers {
 }
 
 impl Groups {
-    /// Those that a bot of an earlier run is in.
+    /// Those of this name that a bot of an earlier run is in.
     pub(super) fn of(process: Process, bot: &str) -> Self {
         let own = fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap_or_default();
         let found = Controllers::from_existing(Path::new(MOUNT), &own, &format!("/{PARENT}/{bot}"));

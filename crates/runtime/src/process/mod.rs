@@ -20,9 +20,10 @@ mod users;
 
 use std::{
     collections::HashMap,
-    io,
+    fs, io,
     net::{Ipv4Addr, TcpListener},
     ops::RangeInclusive,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -106,6 +107,8 @@ struct Shared {
     rng: Arc<dyn Rng>,
     controllers: Controllers,
     users: Option<Users>,
+    /// Of the bots' folder: no other platform on this machine has it.
+    folder_number: u64,
     slots: Mutex<HashMap<InstanceId, Arc<Slot>>>,
     last_port: Mutex<u16>,
     life: CancellationToken,
@@ -121,29 +124,28 @@ impl ProcessRuntime {
         let prepared = places::folder(&bots).and_then(|()| {
             settings.bots = bots.canonicalize()?;
             settings.astrbot = std::path::absolute(&settings.astrbot)?;
-            users(&settings)
+            Ok((users(&settings)?, fs::metadata(&settings.bots)?.ino()))
         });
-        let users = prepared.map_err(|error| {
+        let (users, folder_number) = prepared.map_err(|error| {
             Error::unavailable("the bots' folder", format!("{}: {error}: see to its owner and mode", bots.display()))
         })?;
         let controllers = if settings.control_groups { Controllers::find() } else { Controllers::none() };
         let life = CancellationToken::new();
         let last_port = Mutex::new(*settings.ports.end());
         let slots = Mutex::default();
-        let shared = Shared { settings, clock, rng, controllers, users, slots, last_port, life: life.clone() };
+        let shared =
+            Shared { settings, clock, rng, controllers, users, folder_number, slots, last_port, life: life.clone() };
         Ok(Self { shared: Arc::new(shared), _life: life.drop_guard() })
     }
 }
 
 fn users(settings: &Settings) -> io::Result<Option<Users>> {
-    use std::os::unix::fs::PermissionsExt;
-
     if !settings.isolate || !rustix::process::geteuid().is_root() {
         tracing::info!("all bots run as the platform's own user: only their folders' addresses keep them apart");
         return Ok(None);
     }
     // Passed by every bot on the way to its own, and read by none.
-    std::fs::set_permissions(&settings.bots, std::fs::Permissions::from_mode(0o711))?;
+    fs::set_permissions(&settings.bots, fs::Permissions::from_mode(0o711))?;
     if !users::reachable_by_others(&settings.bots) {
         tracing::warn!(
             bots = %settings.bots.display(),
@@ -173,6 +175,12 @@ impl Shared {
 
     fn places(&self, instance: &InstanceId) -> Places {
         Places::of(&self.settings.bots, instance)
+    }
+
+    /// The name of a bot's control group. Another platform on this machine may have a copy of this bot, restored from
+    /// the same backup: its processes are not ours to limit and to kill.
+    fn group(&self, instance: &InstanceId) -> String {
+        format!("{instance}.{:x}", self.folder_number)
     }
 
     fn surroundings(&self) -> Surroundings {

@@ -11,7 +11,7 @@ use std::{
 use astrfleet_core::id::InstanceId;
 use serde::{Deserialize, Serialize};
 
-use super::linux::Process;
+use super::{limits::Groups, linux::Process};
 
 /// Beside the bots' roots; no bot's id begins with a dot.
 const STATES: &str = ".state";
@@ -35,6 +35,9 @@ pub(super) struct Record {
     pub boot_id: String,
     pub generation: i64,
     pub port: u16,
+    /// To be removed with it.
+    #[serde(default)]
+    pub groups: Groups,
 }
 
 impl Places {

@@ -111,6 +111,7 @@ async fn take_over(shared: &Arc<Shared>, instance: &InstanceId, mut processes: V
         tracing::warn!(%instance, generation = record.generation, "a bot ended while the platform was away: see its log");
         let (around, followers) = (shared.surroundings(), shared.slot(instance).followers.clone());
         return blocking("the bot's folder", move || {
+            record.groups.remove();
             Capture::open(&places, around, followers)?.take_rest()?;
             places.remove_record()
         })
@@ -124,7 +125,7 @@ async fn take_over(shared: &Arc<Shared>, instance: &InstanceId, mut processes: V
         let _ = timeout(KILL_TIMEOUT, surplus.ended()).await;
     }
     let (around, followers) = (shared.surroundings(), shared.slot(instance).followers.clone());
-    let bot = instance.clone();
+    let group = shared.group(instance);
     let (run, capture) = blocking("the bot's folder", move || {
         places.make()?;
         let environment = process.environment();
@@ -134,10 +135,10 @@ async fn take_over(shared: &Arc<Shared>, instance: &InstanceId, mut processes: V
             boot_id: linux::boot_id(),
             generation: number(GENERATION),
             port: u16::try_from(number(PORT)).unwrap_or_default(),
+            groups: Groups::of(process, &group),
         });
         places.write_record(&record)?;
-        let groups = Groups::of(process, bot.as_str());
-        let run = Run::new(process, record.generation, record.port, process.since(), groups);
+        let run = Run::new(process, record.generation, record.port, process.since(), record.groups);
         Ok((run, Capture::open(&places, around, followers)?))
     })
     .await?;

@@ -297,15 +297,17 @@ async fn the_end_of_a_bot_that_was_taken_over_is_seen() {
 async fn the_last_words_of_a_bot_that_ended_while_nobody_watched_are_in_its_log() {
     let world = World::new();
     let spec = world.bot(1, "");
-    let first = world.driver();
+    let first = driver(Settings { control_groups: true, ..world.settings() });
     first.start(&spec).await.unwrap();
     until_logged(&first, &spec, "ready").await;
     drop(first);
+    let groups = world.places(&spec).read_record().unwrap().groups;
     let process = search::processes_of(&world.places(&spec))[0];
     process.signal(rustix::process::Signal::INT).unwrap();
     process.ended().await;
     let second = world.driver();
     assert!(second.find().await.unwrap().is_empty());
+    assert!(groups.folders().iter().all(|folder: &PathBuf| !Path::exists(folder)), "removed with it");
     assert_eq!(second.status(&spec.instance).await.unwrap(), BotStatus::Absent);
     assert_eq!(log_of(&second, &spec).await.last().unwrap(), "bye");
 }
@@ -452,11 +454,11 @@ async fn a_bot_is_limited() {
     driver.start(&spec).await.unwrap();
     let pid = search::processes_of(&world.places(&spec))[0].pid;
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
-    let in_group = read("cgroup").contains(&format!("/astrfleet/{}", spec.instance));
+    let in_group = read("cgroup").contains(&format!("/astrfleet/{}", driver.shared.group(&spec.instance)));
     let by_asking = read("limits").lines().any(|line| line.starts_with("Max data size") && !line.contains("unlimited"));
     assert!(in_group || by_asking, "{} {}", read("cgroup"), read("limits"));
     assert_eq!(read("oom_score_adj").trim(), "500");
-    let groups = super::limits::Groups::of(linux::Process::of(pid).unwrap(), spec.instance.as_str());
+    let groups = super::limits::Groups::of(linux::Process::of(pid).unwrap(), &driver.shared.group(&spec.instance));
     driver.stop(&spec.instance).await.unwrap();
     assert!(groups.folders().iter().all(|folder: &PathBuf| !Path::exists(folder)), "removed with it");
 }
