@@ -159,7 +159,7 @@ impl Db {
     }
 }
 
-/// A statement, declared once, with [`statements!`].
+/// A statement, declared once, with `statements!`.
 #[derive(Debug)]
 pub struct Statement {
     /// `aggregate.verb`
