@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
+    channel_states,
     client::{Failure, escaped},
     connection::Connection,
     masking::{MASK, has_mask, mask_secrets, secrets_of, unmask},
@@ -20,7 +21,7 @@ const NONE: Error = Error::NotFound { what: "channel" };
 const ID_MAX: usize = 32;
 /// Letters of the bot's own words about a failure.
 const WORDS_MAX: usize = 500;
-/// Between two looks at a channel that is being started.
+/// Between two looks at a channel that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What a channel has beside its settings.
 const NOT_SETTINGS: [&str; 3] = ["id", "type", "enable"];
@@ -37,7 +38,7 @@ const BY_WEBHOOK_IF: [(&str, &str); 3] = [
 
 /// All of them.
 pub(super) async fn list(bot: &Connection) -> Result<Vec<Channel>> {
-    let states = states(bot).await?;
+    let states = channel_states::read(bot).await?;
     Ok(entries(bot).await?.iter().map(|entry| shown(entry, &states)).collect())
 }
 
@@ -85,7 +86,7 @@ pub(super) async fn delete(bot: &Connection, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Starts one anew and looks whether it works. A bot has a call for trying a channel, which says `unsupported` for all.
+/// Starts one anew and watches it for a while. A bot has a call for trying a channel, which says `unsupported` for all.
 pub(super) async fn test(bot: &Connection, id: &str) -> Result<(bool, String)> {
     let _alone = bot.alone().await;
     let before = find(bot, id).await?.ok_or(NONE)?;
@@ -93,26 +94,32 @@ pub(super) async fn test(bot: &Connection, id: &str) -> Result<(bool, String)> {
         return Ok((false, "it is turned off: enable it first".to_owned()));
     }
     write(bot, id, &before).await?;
-    let looking = async {
+    let watched = tokio::time::timeout(bot.shared.limits.channel_watch, async {
         loop {
-            let channel = shown(&before, &states(bot).await?);
-            match (channel.status.as_str(), channel.last_error) {
-                ("running", None) if channel.connected => return Ok((true, "it runs".to_owned())),
-                ("error" | "stopped", reason) => return Ok((false, reason.unwrap_or(channel.status))),
-                (_, Some(reason)) => return Ok((false, reason)),
-                _ => tokio::time::sleep(LOOK_EVERY).await,
+            let channel = shown(&before, &channel_states::read(bot).await?);
+            match channel.last_error {
+                Some(reason) => return Ok::<_, Error>(reason),
+                None if matches!(channel.status.as_str(), "error" | "stopped") => return Ok(channel.status),
+                None => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
-    };
-    match tokio::time::timeout(bot.shared.limits.channel_start, looking).await {
-        Ok(result) => result,
-        Err(_) => Ok((false, "it did not begin to work in time: see the bot's log".to_owned())),
+    });
+    if let Ok(failed) = watched.await {
+        return Ok((false, failed?));
     }
+    let channel = one(bot, id).await?;
+    Ok(match (channel.connected, channel.webhook_path) {
+        (false, _) => (false, format!("it did not begin to work in time: it is {}", channel.status)),
+        (true, None) => (true, "it runs, and reports no error".to_owned()),
+        (true, Some(_)) => {
+            (true, "it waits for the IM platform to call its webhook: only that can prove it".to_owned())
+        }
+    })
 }
 
 async fn one(bot: &Connection, id: &str) -> Result<Channel> {
     let entry = find(bot, id).await?.ok_or(NONE)?;
-    Ok(shown(&entry, &states(bot).await?))
+    Ok(shown(&entry, &channel_states::read(bot).await?))
 }
 
 async fn find(bot: &Connection, id: &str) -> Result<Option<Value>> {
@@ -123,13 +130,6 @@ async fn entries(bot: &Connection) -> Result<Vec<Value>> {
     match bot.call(Method::GET, "bots", None).await?["bots"].take() {
         Value::Array(entries) => Ok(entries),
         _ => Err(Failure::Away("its list of channels is none".into()).into()),
-    }
-}
-
-async fn states(bot: &Connection) -> Result<Vec<Value>> {
-    match bot.call(Method::GET, "bots/stats", None).await?["platforms"].take() {
-        Value::Array(states) => Ok(states),
-        _ => Err(Failure::Away("its list of channels' states is none".into()).into()),
     }
 }
 

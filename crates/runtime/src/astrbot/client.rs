@@ -39,8 +39,8 @@ pub struct ClientLimits {
     pub file: Duration,
     /// Until a chat ends.
     pub chat: Duration,
-    /// Until a channel that was started anew works.
-    pub channel_start: Duration,
+    /// For an error of a channel that is tried: one that reports none for so long is taken to work.
+    pub channel_watch: Duration,
     /// Of an answer that is not a file.
     pub answer_bytes_max: usize,
     /// Of the text of one chat's answer.
@@ -55,7 +55,7 @@ impl Default for ClientLimits {
             silence: Duration::from_mins(1),
             file: Duration::from_mins(5),
             chat: Duration::from_mins(30),
-            channel_start: Duration::from_secs(10),
+            channel_watch: Duration::from_secs(5),
             answer_bytes_max: 16 << 20,
             text_bytes_max: 1 << 20,
         }
