@@ -67,6 +67,8 @@ pub enum Event {
     Failed,
     /// It must not go to the bot.
     Blocked,
+    /// It does not go to the bot: a person of the tenant answers in this conversation.
+    LeftToPerson,
 }
 
 /// The state after `event`.
@@ -83,10 +85,26 @@ pub fn next(state: State, event: Event) -> Result<State, Error> {
         (State::Delivering | State::Streaming | State::Interrupted, Event::CutOff) => Ok(State::Interrupted),
         (State::Accepted | State::Delivering | State::Streaming, Event::Failed) => Ok(State::Failed),
         (State::Accepted | State::Delivering, Event::Blocked) => Ok(State::Blocked),
+        (State::Accepted, Event::LeftToPerson) => Ok(State::Done),
         (state, event) => {
             Err(Error::conflict(format!("a message that is {state:?} cannot be {event:?}").to_lowercase()))
         }
     }
+}
+
+/// The states in which `event` can happen.
+#[must_use]
+pub fn before(event: Event) -> Vec<State> {
+    let all = [
+        State::Accepted,
+        State::Delivering,
+        State::Streaming,
+        State::Done,
+        State::Interrupted,
+        State::Failed,
+        State::Blocked,
+    ];
+    all.into_iter().filter(|state| next(*state, event).is_ok()).collect()
 }
 
 /// Why there is no answer: a code for programs and a sentence for people.
@@ -177,6 +195,7 @@ mod tests {
             Just(Event::CutOff),
             Just(Event::Failed),
             Just(Event::Blocked),
+            Just(Event::LeftToPerson),
         ]
     }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use astrfleet_core::Error;
+use astrfleet_core::{Error, message::Failure};
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -56,6 +56,18 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("bad_gateway", 502, "What we asked on your behalf gave an answer that makes no sense."),
     ("unavailable", 503, "A part that is needed does not answer. Nothing was changed: try again."),
     ("timeout", 504, "What we asked on your behalf did not answer in time."),
+    ("model_failed", 502, "The model gave no answer to this message. Send it again."),
+    ("no_answer", 502, "The bot ended without an answer to this message."),
+    ("answer_too_large", 502, "The bot's answer was longer than is taken from a bot."),
+    ("answer_timeout", 504, "The bot took too long for its answer. Send the message again."),
+    (
+        "bot_unavailable",
+        503,
+        "The bot did not become ready in time. Look at the instance; then send the message again.",
+    ),
+    ("attachment_missing", 404, "The content of a file of this message is gone. Upload it again."),
+    ("stopped", 409, "Somebody stopped this message before there was an answer."),
+    ("blocked", 403, "This message was not let through to the bot."),
 ];
 
 impl Problem {
@@ -75,6 +87,15 @@ impl Problem {
             request_id: context::current().map(|context| context.request_id().to_owned()),
             retry_after_s: None,
         }
+    }
+}
+
+impl Problem {
+    /// Of a message that has no answer. Its stream began with a success, so this stands in an event of it.
+    #[must_use]
+    pub fn of_failure(failure: &Failure) -> Self {
+        let code = CODES.iter().map(|(code, ..)| *code).find(|code| *code == failure.code).unwrap_or("model_failed");
+        Self::new(code, failure.detail.clone())
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use astrfleet_core::{
     Error, Result,
-    id::{MessageId, TenantId},
+    id::{MessageId, SessionId, TenantId},
     message::Message,
     ports::{Accepted, NewMessage},
 };
@@ -165,6 +165,27 @@ impl Db {
             Some((met, met_hash)) if *met_hash == hash => Ok(Accepted::Before(MessageId::parse(met)?)),
             Some(_) => Err(Error::KeyReused),
             None => Err(Error::unavailable("storage", "what the message met with is gone")),
+        }
+    }
+
+    /// What was accepted in a session under this key.
+    pub(crate) async fn accepted_before(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        key: &str,
+        hash: &[u8; 32],
+    ) -> Result<Option<MessageId>> {
+        let met = read!(self, FIND_ACCEPTED, pool => sqlx::query_as::<_, (String, Option<String>)>(FIND_ACCEPTED.sql)
+            .bind(tenant.as_str())
+            .bind("")
+            .bind(session.as_str())
+            .bind(key)
+            .fetch_all(pool))?;
+        match met.first() {
+            Some((met, Some(met_hash))) if *met_hash == hex(hash) => MessageId::parse(met).map(Some),
+            Some(_) => Err(Error::KeyReused),
+            None => Ok(None),
         }
     }
 }

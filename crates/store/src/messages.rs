@@ -196,6 +196,10 @@ impl Messages for MessageRows {
         self.db.accept(&self.tenant, new).await
     }
 
+    async fn accepted_before(&self, session: &SessionId, key: &str, hash: &[u8; 32]) -> Result<Option<MessageId>> {
+        self.db.accepted_before(&self.tenant, session, key, hash).await
+    }
+
     async fn get(&self, id: &MessageId) -> Result<Message> {
         read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
             .bind(self.tenant.as_str())

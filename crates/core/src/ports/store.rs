@@ -285,6 +285,12 @@ pub trait Messages: Send + Sync {
     /// [`crate::Error::KeyReused`] where the key was used in this session for something else;
     /// [`crate::Error::NotFound`] where the session is not this tenant's.
     async fn accept(&self, new: NewMessage) -> Result<Accepted>;
+    /// The message that was accepted in a session under an `Idempotency-Key`, `hash` being the SHA-256 of what is sent
+    /// now.
+    ///
+    /// # Errors
+    /// [`crate::Error::KeyReused`] where something else was sent then.
+    async fn accepted_before(&self, session: &SessionId, key: &str, hash: &[u8; 32]) -> Result<Option<MessageId>>;
     /// # Errors
     /// [`crate::Error::NotFound`].
     async fn get(&self, id: &MessageId) -> Result<Message>;

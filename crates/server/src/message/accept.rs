@@ -1,0 +1,232 @@
+//! How a message is taken in: everything that can refuse it comes first, then it is made durable, then it is
+//! acknowledged. Nothing in here talks to a bot.
+
+use std::{sync::Arc, time::Duration};
+
+use astrfleet_core::{
+    Error, Result,
+    id::{AttachmentId, MessageId, SessionId},
+    message::{Author, Event, MAX_ATTACHMENTS, MAX_TEXT_BYTES, Message, State, next},
+    ports::{Accepted, BusEvent, NewMessage, Outcome},
+    session,
+    tenant::Tenant,
+};
+use aws_lc_rs::digest::{SHA256, digest};
+use tracing::Instrument;
+
+use super::{
+    Service,
+    daily::Taken,
+    live::{End, Progress},
+    queue::Room,
+};
+use crate::metrics::StateLabel;
+
+/// When somebody who found the queue full may try again.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(2);
+/// The longest `Idempotency-Key`.
+const MAX_KEY_BYTES: usize = 128;
+
+/// What an end user says.
+pub struct Words {
+    /// At most 32 KiB.
+    pub text: String,
+    /// Files that were stored before.
+    pub attachments: Vec<AttachmentId>,
+}
+
+impl Words {
+    fn check(&self) -> Result<()> {
+        if self.text.len() > MAX_TEXT_BYTES {
+            return Err(Error::invalid("text", format!("must have at most {MAX_TEXT_BYTES} bytes of UTF-8")));
+        }
+        if self.text.trim().is_empty() && self.attachments.is_empty() {
+            return Err(Error::invalid("text", "must not be blank where nothing is attached"));
+        }
+        if self.text.contains('\0') {
+            return Err(Error::invalid("text", "must not contain the character U+0000"));
+        }
+        if self.attachments.len() > MAX_ATTACHMENTS {
+            return Err(Error::invalid("attachments", format!("must be at most {MAX_ATTACHMENTS}")));
+        }
+        Ok(())
+    }
+
+    /// The same for the same words, however their JSON was written.
+    fn hash(&self) -> [u8; 32] {
+        let canonical = serde_json::json!([self.text, self.attachments]).to_string();
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, canonical.as_bytes()).as_ref());
+        hash
+    }
+}
+
+fn check_key(key: &str) -> Result<()> {
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Error::invalid("Idempotency-Key", format!("must be 1 to {MAX_KEY_BYTES} visible ASCII characters")))
+}
+
+impl Service {
+    /// Takes a message in: when this returns, it is durable. Returns its id; for the second use of a key, that of the
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for a tenant that is not served; [`Error::NotFound`] for a session or attachment that is not
+    /// the tenant's; [`Error::Conflict`] for a closed session; [`Error::QuotaExceeded`]; [`Error::TooMany`] where the
+    /// bot's queue is full; [`Error::KeyReused`].
+    pub async fn accept(
+        &self,
+        tenant: Arc<Tenant>,
+        session: SessionId,
+        words: Words,
+        key: Option<String>,
+    ) -> Result<MessageId> {
+        // A task of its own: whoever asked may hang up in the middle of it.
+        let service = self.clone();
+        let work = async move { service.accept_now(&tenant, &session, words, key).await };
+        self.base.tasks.spawn(work.in_current_span()).await.map_err(Error::internal)?
+    }
+
+    async fn accept_now(
+        &self,
+        tenant: &Tenant,
+        session: &SessionId,
+        words: Words,
+        key: Option<String>,
+    ) -> Result<MessageId> {
+        let begun = self.base.clock.now();
+        words.check()?;
+        key.as_deref().map_or(Ok(()), check_key)?;
+        let hash = words.hash();
+        let admitted = match self.admit(tenant, session, &words).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.before(tenant, session, key.as_deref(), &hash, refused).await,
+        };
+        let content_length = words.text.len();
+        let message = Message {
+            id: self.base.ids.message(),
+            tenant_id: tenant.id.clone(),
+            session_id: session.clone(),
+            author: Author::User,
+            text: words.text,
+            attachments: words.attachments,
+            state: State::Accepted,
+            reply_to: None,
+            failure: None,
+            usage: None,
+            created_at: begun,
+            updated_at: begun,
+        };
+        let id = message.id.clone();
+        let new = NewMessage { message, idempotency: key.map(|key| (key, hash)) };
+        match self.base.store.messages(&tenant.id).accept(new).await? {
+            Accepted::Before(first) => return Ok(first),
+            Accepted::New => admitted.counted.keep(),
+        }
+        self.base.metrics.messages.get_or_create(&StateLabel { state: "accepted".to_owned() }).inc();
+        tracing::info!(
+            tenant_id = %tenant.id,
+            user_id = admitted.session.end_user,
+            session_id = %session,
+            message_id = %id,
+            content_length,
+            processing_time_ms = u64::try_from(self.base.clock.now().since(begun).as_millis()).unwrap_or(u64::MAX),
+            "message_created"
+        );
+        let live = self.lives.open(&id, session);
+        if admitted.session.state == session::State::Bot {
+            live.progress(Progress::Queued);
+            self.queues.put(&tenant.id, session, &id, admitted.concurrent);
+            drop(admitted.room);
+            self.pump(&tenant.id);
+        } else {
+            self.leave_to_person(&tenant.id, &id).await?;
+        }
+        self.base.bus.publish(BusEvent::MessageAccepted(tenant.id.clone(), id.clone()));
+        Ok(id)
+    }
+
+    /// Everything that can refuse a message.
+    async fn admit(&self, tenant: &Tenant, session: &SessionId, words: &Words) -> Result<Admitted> {
+        tenant.must_be_served()?;
+        if self.draining.is_cancelled() {
+            return Err(Error::unavailable("the platform, which is being stopped,", "draining"));
+        }
+        let session = self.base.store.sessions(&tenant.id).get(session).await?;
+        if session.state == session::State::Closed {
+            return Err(Error::conflict("this session is closed: open a new one"));
+        }
+        for attachment in &words.attachments {
+            self.base.store.attachments(&tenant.id).get(attachment).await?;
+        }
+        let room = self
+            .queues
+            .reserve(&tenant.id, self.base.config.message.queue_length)
+            .ok_or(Error::TooMany { what: "messages wait for this bot", retry_after: FULL_RETRY_AFTER })?;
+        let plan = self.tenants.plan(tenant)?;
+        let concurrent = self.concurrent(plan.concurrent_chats);
+        let now = self.base.clock.now();
+        let counted = self.daily.take(&*self.base.store, &tenant.id, plan.messages_per_day, now).await?;
+        Ok(Admitted { session, room, counted, concurrent })
+    }
+
+    /// The message that was accepted under this key before: whoever asks again gets it, also where a new one would be
+    /// refused now.
+    async fn before(
+        &self,
+        tenant: &Tenant,
+        session: &SessionId,
+        key: Option<&str>,
+        hash: &[u8; 32],
+        refused: Error,
+    ) -> Result<MessageId> {
+        let Some(key) = key else { return Err(refused) };
+        let messages = self.base.store.messages(&tenant.id);
+        messages.accepted_before(session, key, hash).await?.ok_or(refused)
+    }
+
+    /// Ends a message that does not go to the bot, since a person answers in its session.
+    pub(super) async fn leave_to_person(&self, tenant: &astrfleet_core::id::TenantId, id: &MessageId) -> Result<()> {
+        let messages = self.base.store.messages(tenant);
+        let to = next(State::Accepted, Event::LeftToPerson)?;
+        if messages.finish(id, &[State::Accepted], Outcome::NoReply(to, None), self.base.clock.now()).await? {
+            let message = messages.get(id).await?;
+            self.lives.end(id, &End::Done(Box::new(message)));
+        }
+        Ok(())
+    }
+}
+
+/// A message that may be stored.
+struct Admitted {
+    session: session::Session,
+    room: Room,
+    counted: Taken,
+    concurrent: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Words, check_key};
+
+    #[test]
+    fn words_have_limits() {
+        let words = |text: &str| Words { text: text.to_owned(), attachments: Vec::new() };
+        assert!(words("Hi").check().is_ok());
+        assert!(words(&"x".repeat(32 * 1024)).check().is_ok());
+        for bad in ["", " \n", "a\0b", &"x".repeat(32 * 1024 + 1)] {
+            assert!(words(bad).check().is_err());
+        }
+        assert_ne!(words("a").hash(), words("b").hash());
+    }
+
+    #[test]
+    fn a_key_is_visible_ascii() {
+        assert!(check_key("order-4711").is_ok());
+        for bad in ["", "a b", "ä", &"x".repeat(129)] {
+            assert!(check_key(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `GET /api/v1/tenants/{tenant}/attachments/{attachment}`: the content of a file.
+
+use astrfleet_core::id::AttachmentId;
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, header},
+};
+
+use crate::{
+    app::App,
+    extract::{InTenant, may},
+    problem::Problem,
+};
+
+/// Downloads a file of a message.
+///
+/// It is always offered for saving, never shown: it comes from somebody we do not know.
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/attachments/{attachment}", tag = "attachments",
+    operation_id = "attachment_download",
+    params(
+        ("tenant" = String, Path, description = "Id or name"),
+        ("attachment" = String, Path, description = "`att_…`"),
+    ),
+    responses(
+        (status = 200, description = "The content", content_type = "application/octet-stream"),
+        (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 429, body = Problem), (status = 503, body = Problem),
+    ),
+    security(("bearer" = [])),
+)]
+#[tracing::instrument(skip_all, name = "attachment_download")]
+pub(super) async fn handler(
+    State(app): State<App>,
+    caller: InTenant<may::AttachmentRead>,
+    Path((_tenant, attachment)): Path<(String, String)>,
+) -> Result<(HeaderMap, Body), Problem> {
+    let id = AttachmentId::parse(&attachment)?;
+    let file = app.store.attachments(&caller.tenant.id).get(&id).await?;
+    let content = app.blobs.get(&file.blob_key()).await?;
+    let value =
+        |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, value(&file.media_type));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(file.size));
+    headers.insert(header::CONTENT_DISPOSITION, value(&disposition(&file.name)));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.insert(header::ETAG, value(&format!("\"{}\"", file.sha256)));
+    Ok((headers, Body::from_stream(content)))
+}
+
+/// RFC 6266 with the name as in RFC 8187: whatever it has in it, the header stays one line of ASCII.
+fn disposition(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte);
+    let encoded = name.bytes().fold(String::new(), |text, byte| {
+        if plain(byte) { text + char::from(byte).encode_utf8(&mut [0; 4]) } else { format!("{text}%{byte:02X}") }
+    });
+    format!("attachment; filename*=UTF-8''{encoded}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_cannot_leave_its_header() {
+        assert_eq!(super::disposition("a b\"\r\n客.txt"), "attachment; filename*=UTF-8''a%20b%22%0D%0A%E5%AE%A2.txt");
+    }
+}

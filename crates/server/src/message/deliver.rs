@@ -1,0 +1,392 @@
+//! One message on its way to the bot, and its answer on the way back. The connection of whoever asked plays no part in
+//! it: a delivery goes on when they have gone.
+
+use std::time::Duration;
+
+use astrfleet_core::{
+    Error, Result,
+    chat::ChatRequest,
+    message::{Event, Message, State, next},
+    ports::{BotAccess, BotClient, ChatStream, Delivery},
+    session,
+    time::Timestamp,
+};
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::{
+    Service,
+    answer::{Answer, Finding, Step},
+    ending::{Whole, failure},
+    live::{End, Live, Progress},
+    queue::Turn,
+};
+use crate::{config::seconds, manager::Route, problem::chain};
+
+/// How often the answer so far is kept for the case that this process ends without a word.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
+/// How long a bot may take to end an answer that was stopped.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// The wait before another try; it grows with each.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a request that broke off may still be on its way inside the bot.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// A turn that is being taken. It ends when this is dropped, also where a delivery panics.
+pub(super) struct Served {
+    pub(super) service: Service,
+    pub(super) turn: Turn,
+}
+
+impl Served {
+    pub(super) fn new(service: Service, turn: Turn) -> Self {
+        Self { service, turn }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.service.queues.finished(&self.turn);
+    }
+}
+
+/// What comes after a try.
+enum Next {
+    /// Nothing: the message is at an end.
+    Ended,
+    /// Another try: the bot has not got it.
+    Again,
+    /// Nothing here: somebody else will see to it.
+    LeftAsItIs,
+}
+
+/// What happened while waiting for the bot.
+enum Found {
+    Bot(BotAccess),
+    Nobody(Error),
+    Stopped,
+    Draining,
+}
+
+/// How the bot's stream ended.
+enum Ending {
+    Whole,
+    Broken(Error),
+    Overdue,
+    TooLong,
+    Stopped,
+    Draining,
+}
+
+/// A chat that has begun.
+struct Chat<'a> {
+    turn: &'a Turn,
+    live: &'a Live,
+    delivery: &'a Delivery,
+    access: &'a BotAccess,
+    client: &'a dyn BotClient,
+    began: Timestamp,
+}
+
+impl Service {
+    /// Brings a message to its end, or leaves it where the loops find it.
+    pub(super) async fn deliver(&self, turn: &Turn) {
+        let live = self.lives.open(&turn.message, &turn.session);
+        for attempt in 1..=self.base.config.message.max_attempts.max(1) {
+            match self.attempt(turn, &live).await {
+                Ok(Next::Ended | Next::LeftAsItIs) => return,
+                Ok(Next::Again) => {
+                    tracing::warn!(retry_count = attempt, "the bot has not got a message, which is delivered again");
+                    tokio::select! {
+                        () = self.draining.cancelled() => return,
+                        () = tokio::time::sleep(RETRY_AFTER * attempt) => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "a delivery was left where it is");
+                    // The store says later how far it came.
+                    self.queues.doubt(&turn.tenant, &turn.session, &turn.message);
+                    return;
+                }
+            }
+        }
+        let gone = failure(
+            "bot_unavailable",
+            "the bot broke off before it took this message, again and again: look at the instance, then send the message again",
+        );
+        if let Err(error) = self.fail_turn(turn, gone).await {
+            tracing::warn!(error = chain(&error), "a failure could not be stored");
+        }
+    }
+
+    async fn fail_turn(&self, turn: &Turn, failure: astrfleet_core::message::Failure) -> Result<()> {
+        let message = self.base.store.messages(&turn.tenant).get(&turn.message).await?;
+        self.failed(&message, failure).await.map(|_| ())
+    }
+
+    async fn attempt(&self, turn: &Turn, live: &Live) -> Result<Next> {
+        let messages = self.base.store.messages(&turn.tenant);
+        let delivery = messages.delivery(&turn.message).await?;
+        let message = &delivery.message;
+        if message.state != State::Accepted {
+            return Ok(Next::LeftAsItIs);
+        }
+        let session = self.base.store.sessions(&turn.tenant).get(&turn.session).await?;
+        if matches!(session.state, session::State::Waiting | session::State::Active) {
+            self.leave_to_person(&turn.tenant, &turn.message).await?;
+            return Ok(Next::Ended);
+        }
+        let access = match self.find_bot(turn, live).await {
+            Found::Bot(access) => access,
+            Found::Draining => return Ok(Next::LeftAsItIs),
+            Found::Stopped => {
+                self.failed(message, stopped()).await?;
+                return Ok(Next::Ended);
+            }
+            Found::Nobody(error) => {
+                tracing::warn!(error = chain(&error), "no bot for a message");
+                self.failed(
+                    message,
+                    failure(
+                        "bot_unavailable",
+                        "the bot did not become ready in time: its instance says why; then send the message again",
+                    ),
+                )
+                .await?;
+                return Ok(Next::Ended);
+            }
+        };
+        let client = self.base.bots.client(&access);
+        let attachments = match self.give_files(&*client, &delivery.end_user, message).await {
+            Ok(given) => given,
+            Err(Error::NotFound { .. }) => {
+                self.failed(message, failure("attachment_missing", "a file of this message is gone: upload it again"))
+                    .await?;
+                return Ok(Next::Ended);
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "a bot did not take a file");
+                return Ok(Next::Again);
+            }
+        };
+        if self.draining.is_cancelled() {
+            return Ok(Next::LeftAsItIs);
+        }
+        let began = self.base.clock.now();
+        if !messages.set_state(&message.id, State::Accepted, next(State::Accepted, Event::Claimed)?, began).await? {
+            return Ok(Next::LeftAsItIs);
+        }
+        live.progress(Progress::Delivering);
+        let request = ChatRequest {
+            end_user: delivery.end_user.clone(),
+            session: turn.session.to_string(),
+            text: message.text.clone(),
+            attachments,
+        };
+        let chat = Chat { turn, live, delivery: &delivery, access: &access, client: &*client, began };
+        let mut answer = Answer::new(self.base.secrets.failure_text()?);
+        let ending = tokio::select! {
+            () = self.draining.cancelled() => Ending::Draining,
+            opened = client.chat(request) => match opened {
+                Ok(stream) => self.hear(&chat, stream, &mut answer).await?,
+                Err(error) => Ending::Broken(error),
+            },
+        };
+        self.conclude(&chat, answer, ending).await
+    }
+
+    /// Waits for the bot.
+    async fn find_bot(&self, turn: &Turn, live: &Live) -> Found {
+        if let Route::Ready { access, .. } = self.manager.route(&turn.tenant) {
+            return Found::Bot(access);
+        }
+        live.progress(Progress::Waking);
+        self.manager.wake(&turn.tenant);
+        // Those that waited in the queue do not wait as long again; but each gives the bot a moment.
+        let limit = seconds(self.base.config.message.wait_for_bot_s);
+        let limit = limit.saturating_sub(turn.since.elapsed()).max(limit / 10);
+        tokio::select! {
+            () = self.draining.cancelled() => Found::Draining,
+            () = turn.stop.cancelled() => Found::Stopped,
+            found = self.manager.wait_ready(&turn.tenant, limit) => match found {
+                Ok((access, _)) => Found::Bot(access),
+                Err(error) => Found::Nobody(error),
+            },
+        }
+    }
+
+    /// Takes what the bot says, to its end, and passes it on.
+    async fn hear(&self, chat: &Chat<'_>, mut stream: ChatStream, answer: &mut Answer) -> Result<Ending> {
+        let messages = self.base.store.messages(&chat.turn.tenant);
+        let id = &chat.turn.message;
+        let deadline = tokio::time::sleep(seconds(self.base.config.message.answer_timeout_s));
+        tokio::pin!(deadline);
+        let (mut stopping, mut streaming, mut kept) = (false, false, Instant::now());
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.draining.cancelled() => return Ok(Ending::Draining),
+                () = chat.turn.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.stop_bot(chat).await;
+                    deadline.as_mut().reset(Instant::now() + STOP_MAX);
+                    continue;
+                }
+                event = stream.next() => event,
+                () = &mut deadline => return Ok(if stopping { Ending::Stopped } else { Ending::Overdue }),
+            };
+            let event = match event {
+                Some(Ok(event)) => event,
+                _ if stopping => return Ok(Ending::Stopped),
+                None => return Ok(Ending::Whole),
+                Some(Err(error)) => return Ok(Ending::Broken(error)),
+            };
+            match answer.take(event) {
+                Step::Nothing => {}
+                Step::TooLong => return Ok(Ending::TooLong),
+                Step::Received(record) => messages.set_bot_record(id, record).await?,
+                Step::Piece(piece) => {
+                    // Told first and stored after: it is the bot's memory that tells whether it has the message.
+                    if !streaming {
+                        chat.live.progress(Progress::Streaming);
+                    }
+                    chat.live.text(&piece);
+                    let now = self.base.clock.now();
+                    if !streaming {
+                        streaming = true;
+                        self.base
+                            .metrics
+                            .first_token
+                            .observe(now.since(chat.delivery.message.created_at).as_secs_f64());
+                        messages
+                            .set_state(id, State::Delivering, next(State::Delivering, Event::FirstPiece)?, now)
+                            .await?;
+                    } else if kept.elapsed() >= KEEP_EVERY {
+                        kept = Instant::now();
+                        messages.set_partial(id, answer.text()).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn stop_bot(&self, chat: &Chat<'_>) {
+        let stopped = chat.client.stop_chat(&chat.delivery.end_user, chat.turn.session.as_str());
+        if let Err(error) = stopped.await {
+            tracing::warn!(error = chain(&error), "a bot did not stop an answer");
+        }
+    }
+
+    async fn conclude(&self, chat: &Chat<'_>, answer: Answer, ending: Ending) -> Result<Next> {
+        let message = &chat.delivery.message;
+        match ending {
+            Ending::Draining => {
+                if !answer.text().is_empty() {
+                    self.base.store.messages(&message.tenant_id).set_partial(&message.id, answer.text()).await?;
+                }
+                return Ok(Next::LeftAsItIs);
+            }
+            Ending::Broken(error) if !answer.has_begun() => {
+                tracing::warn!(error = chain(&error), "a bot broke off before it took a message");
+                return self.clarify(chat).await;
+            }
+            Ending::Broken(error) if !answer.is_confirmed() => {
+                tracing::warn!(error = chain(&error), "a bot broke off in the middle of an answer");
+                self.cut_off(message, answer.text()).await?;
+            }
+            Ending::Stopped if answer.is_empty() => {
+                self.failed(message, stopped()).await?;
+            }
+            Ending::Whole | Ending::Broken(_) | Ending::Stopped => {
+                let unsure = matches!(ending, Ending::Whole) && (answer.is_empty() || !answer.is_confirmed());
+                self.whole(chat, answer, unsure).await?;
+            }
+            Ending::TooLong => {
+                self.stop_bot(chat).await;
+                self.failed(
+                    message,
+                    failure("answer_too_large", "the bot's answer is longer than 1 MiB: ask for less"),
+                )
+                .await?;
+            }
+            Ending::Overdue => {
+                self.stop_bot(chat).await;
+                if answer.text().is_empty() {
+                    self.failed(message, failure("answer_timeout", "the bot took too long: send the message again"))
+                        .await?;
+                } else {
+                    self.cut_off(message, answer.text()).await?;
+                }
+            }
+        }
+        Ok(Next::Ended)
+    }
+
+    /// Ends a message with what the bot said. Where the end of it may be missing, its own memory has the last word.
+    async fn whole(&self, chat: &Chat<'_>, answer: Answer, unsure: bool) -> Result<()> {
+        let message = &chat.delivery.message;
+        if answer.model_failed() {
+            return self.model_failed(chat).await;
+        }
+        let delivery = Delivery { bot_record: answer.received, ..chat.delivery.clone() };
+        let remembered = if unsure { self.look(chat.client, &delivery).await.ok() } else { None };
+        let whole = match remembered {
+            Some(Finding::Answered { failed: true, .. }) => return self.model_failed(chat).await,
+            Some(Finding::Answered { answer: record, text, usage, .. }) if !text.is_empty() => {
+                let files = self.take_files(chat.client, &delivery.end_user, message, &answer.files).await;
+                Whole { text, files, usage: answer.usage.or(usage), record: Some(record) }
+            }
+            _ if answer.is_empty() => {
+                self.failed(message, failure("no_answer", "the bot ended without an answer to this message")).await?;
+                return Ok(());
+            }
+            _ => {
+                let files = self.take_files(chat.client, &delivery.end_user, message, &answer.files).await;
+                Whole { text: answer.text().to_owned(), files, usage: answer.usage, record: answer.saved }
+            }
+        };
+        self.answered(message, whole).await.map(|_| ())
+    }
+
+    async fn model_failed(&self, chat: &Chat<'_>) -> Result<()> {
+        let failure = self.llm.failure_since(&chat.access.instance, chat.began).unwrap_or_else(model_failed);
+        self.failed(&chat.delivery.message, failure).await.map(|_| ())
+    }
+
+    /// The connection broke before the bot had said anything: only its own memory tells whether it has the message.
+    async fn clarify(&self, chat: &Chat<'_>) -> Result<Next> {
+        let limit = seconds(self.base.config.message.wait_for_bot_s);
+        let look = async {
+            tokio::time::sleep(SETTLE).await;
+            let (access, _) = self.manager.wait_ready(&chat.turn.tenant, limit).await?;
+            self.look(&*self.base.bots.client(&access), chat.delivery).await
+        };
+        let found = tokio::select! {
+            () = self.draining.cancelled() => return Ok(Next::LeftAsItIs),
+            found = look => found,
+        };
+        let message = &chat.delivery.message;
+        match found {
+            Ok(finding) => self.settle(message, finding, true).await,
+            Err(error) => {
+                // It stays on its way: the repair delivers it, or finds its answer, when the bot is there again.
+                tracing::warn!(error = chain(&error), "it is not known yet whether a bot has a message");
+                self.queues.doubt(&chat.turn.tenant, &chat.turn.session, &message.id);
+                self.lives.end(&message.id, &End::Interrupted);
+                Ok(Next::LeftAsItIs)
+            }
+        }
+    }
+
+    async fn settle(&self, message: &Message, finding: Finding, gone: bool) -> Result<Next> {
+        Ok(if self.judge(message, "", finding, gone).await? { Next::Again } else { Next::Ended })
+    }
+}
+
+pub(super) fn stopped() -> astrfleet_core::message::Failure {
+    failure("stopped", "somebody stopped this message before there was an answer")
+}
+
+pub(super) fn model_failed() -> astrfleet_core::message::Failure {
+    failure("model_failed", "the model gave no answer: send the message again")
+}

@@ -1,0 +1,110 @@
+//! How a message ends. Each end is one transaction of the store; only who comes first there may tell the readers.
+
+use astrfleet_core::{
+    Result,
+    id::AttachmentId,
+    message::{Author, Event, Failure, Message, State, TokenUsage, before, next},
+    ports::{BusEvent, Outcome},
+};
+
+use super::{Service, live::End};
+use crate::{metrics::StateLabel, problem::chain};
+
+/// A whole answer.
+pub(super) struct Whole {
+    pub(super) text: String,
+    pub(super) files: Vec<AttachmentId>,
+    pub(super) usage: Option<TokenUsage>,
+    /// The bot's number of it.
+    pub(super) record: Option<i64>,
+}
+
+impl Service {
+    /// Ends a message with its answer. Returns whether it was not at an end already.
+    pub(super) async fn answered(&self, message: &Message, whole: Whole) -> Result<bool> {
+        let reply =
+            Message { attachments: whole.files, usage: whole.usage, ..self.reply(message, whole.text, State::Done) };
+        let messages = self.base.store.messages(&message.tenant_id);
+        let outcome = Outcome::Reply(reply.clone());
+        if !messages.finish(&message.id, &before(Event::Answered), outcome, reply.created_at).await? {
+            return Ok(false);
+        }
+        if let Some(record) = whole.record
+            && let Err(error) = messages.set_reply_record(&reply.id, record).await
+        {
+            tracing::warn!(error = chain(&error), "the bot's number of an answer could not be noted");
+        }
+        if let Some(live) = self.lives.get(&message.id) {
+            live.rest_of(&reply.text);
+        }
+        self.ended(message, State::Done, &End::Done(Box::new(reply)));
+        Ok(true)
+    }
+
+    /// Ends a message without an answer.
+    pub(super) async fn failed(&self, message: &Message, failure: Failure) -> Result<bool> {
+        let messages = self.base.store.messages(&message.tenant_id);
+        let outcome = Outcome::NoReply(State::Failed, Some(failure.clone()));
+        if !messages.finish(&message.id, &before(Event::Failed), outcome, self.base.clock.now()).await? {
+            return Ok(false);
+        }
+        tracing::info!(
+            tenant_id = %message.tenant_id,
+            session_id = %message.session_id,
+            message_id = %message.id,
+            error_code = failure.code,
+            "message_failed"
+        );
+        self.ended(message, State::Failed, &End::Failed(failure));
+        Ok(true)
+    }
+
+    /// Ends a message with as much of an answer as came; the repair may find the whole one later.
+    pub(super) async fn cut_off(&self, message: &Message, partial: &str) -> Result<bool> {
+        let messages = self.base.store.messages(&message.tenant_id);
+        let state = next(State::Delivering, Event::CutOff)?;
+        let outcome = if partial.is_empty() {
+            Outcome::NoReply(state, None)
+        } else {
+            messages.set_partial(&message.id, partial).await?;
+            Outcome::Reply(self.reply(message, partial.to_owned(), state))
+        };
+        let open: Vec<State> = before(Event::CutOff).into_iter().filter(|before| *before != state).collect();
+        if !messages.finish(&message.id, &open, outcome, self.base.clock.now()).await? {
+            return Ok(false);
+        }
+        self.ended(message, state, &End::Interrupted);
+        self.wake_repair.notify_one();
+        Ok(true)
+    }
+
+    fn reply(&self, message: &Message, text: String, state: State) -> Message {
+        let now = self.base.clock.now();
+        Message {
+            id: self.base.ids.message(),
+            tenant_id: message.tenant_id.clone(),
+            session_id: message.session_id.clone(),
+            author: Author::Bot,
+            text,
+            attachments: Vec::new(),
+            state,
+            reply_to: Some(message.id.clone()),
+            failure: None,
+            usage: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    fn ended(&self, message: &Message, state: State, end: &End) {
+        self.lives.end(&message.id, end);
+        let state = format!("{state:?}").to_lowercase();
+        self.base.metrics.messages.get_or_create(&StateLabel { state }).inc();
+        self.base.bus.publish(BusEvent::SessionChanged(message.tenant_id.clone(), message.session_id.clone()));
+    }
+}
+
+/// [`Failure`] in one line.
+pub(super) fn failure(code: &str, detail: &str) -> Failure {
+    Failure { code: code.to_owned(), detail: detail.to_owned() }
+}

@@ -1,0 +1,46 @@
+//! `GET /api/v1/tenants/{tenant}/sessions`: a tenant's conversations.
+
+use astrfleet_core::{page::Page, session::Session};
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use serde::Deserialize;
+
+use crate::{
+    app::App,
+    extract::{InTenant, PageQuery, may},
+    problem::Problem,
+};
+
+#[derive(Deserialize)]
+pub(super) struct Wanted {
+    end_user: Option<String>,
+}
+
+/// Lists sessions, the newest first.
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/sessions", tag = "sessions", operation_id = "session_list",
+    params(
+        ("tenant" = String, Path, description = "Id or name"),
+        ("end_user" = Option<String>, Query, description = "Only those of this end user"),
+        ("limit" = Option<u32>, Query, description = "1 to 200; without it 50"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, body = Page<Session>),
+        (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 429, body = Problem),
+    ),
+    security(("bearer" = [])),
+)]
+#[tracing::instrument(skip_all, name = "session_list")]
+pub(super) async fn handler(
+    State(app): State<App>,
+    caller: InTenant<may::SessionRead>,
+    Query(wanted): Query<Wanted>,
+    PageQuery(page): PageQuery,
+) -> Result<Json<Page<Session>>, Problem> {
+    let sessions = app.store.sessions(&caller.tenant.id);
+    Ok(Json(sessions.list(wanted.end_user.as_deref(), &page).await?))
+}
