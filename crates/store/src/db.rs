@@ -29,6 +29,9 @@ const SQLITE_BUSY: Duration = Duration::from_secs(5);
 /// How long anybody waits for a connection. Several writers queue for the one of SQLite.
 const SQLITE_ACQUIRE: Duration = Duration::from_secs(10);
 
+/// Statements that a connection keeps prepared: all that there are, of those with many rows one for each number of them.
+const PREPARED: usize = 256;
+
 /// A database of either kind.
 #[derive(Clone)]
 pub struct Db {
@@ -88,7 +91,8 @@ impl Db {
             // What is acknowledged has reached the disk.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(SQLITE_BUSY);
+            .busy_timeout(SQLITE_BUSY)
+            .statement_cache_capacity(PREPARED);
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
@@ -117,7 +121,7 @@ impl Db {
             )
         })?;
         let milliseconds = settings.statement_timeout.as_millis().to_string();
-        let options = options.application_name("astrfleet").options([
+        let options = options.application_name("astrfleet").statement_cache_capacity(PREPARED).options([
             ("statement_timeout", milliseconds.as_str()),
             ("lock_timeout", "5s"),
             ("idle_in_transaction_session_timeout", "30s"),

@@ -210,7 +210,7 @@ async fn rate(mut tasks: tokio::task::JoinSet<Outcome<u32>>, began: Instant) -> 
 /// The same row for `pgbench -n -f SCRIPT`. Its ids grow with time, as ours do.
 fn pgbench(session: &Session) -> String {
     let id = "'msg_' || lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000000)::bigint), 14, '0') \
-              || lpad(to_hex(:client_id), 4, '0') || substr(md5(random()::text), 1, 14)";
+              || lpad(to_hex(cast(:client_id AS bigint)), 4, '0') || substr(md5(random()::text), 1, 14)";
     let now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     INSERT
         .replace("$1", &format!("'{}'", session.tenant_id))
