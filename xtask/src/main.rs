@@ -2,6 +2,7 @@
 //! the product's word (the API description, the help pages) it runs the built program. Nothing here may reach production.
 
 mod arrows;
+mod bench;
 mod check;
 mod config_reference;
 mod deny;
@@ -44,6 +45,13 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
+    /// Measures us beside programs that people know, prints a table and writes `target/bench/<what>.json`
+    Bench {
+        /// Only these
+        what: Vec<bench::What>,
+        #[command(flatten)]
+        effort: bench::Effort,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Check { what } => check::run(&workspace, &what),
         Verb::Gen { check } => generate::run(&workspace, check),
         Verb::Test { filter } => suites::run(&workspace, &filter),
+        Verb::Bench { what, effort } => bench::run(&workspace, &what, effort),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,153 @@
+//! `gateway`: CPU time of passing 100,000 requests on, alone on a core, beside nginx and haproxy before the same upstream.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    Effort,
+    load::{Requests, ask, drive},
+    proc::{AROUND, MEASURED, Process, free_port, machine},
+    table::{self, OURSELVES, Row, interleaved, rows},
+};
+use crate::errand::{Workspace, run as errand, succeeds};
+
+const METRIC: &str = "cpu_s_per_100k";
+const UNIT: &str = "CPU seconds per 100,000 requests";
+
+/// 256 bytes, as most answers of an API are.
+const ANSWER: &str = concat!(
+    r#"{"id":"bot-000001","tenant":"tenant-000","name":"support-bot","status":"running","platform":"telegram","#,
+    r#""created_at":"2026-11-23T00:00:00Z","version":"4.5.0","pad":""#,
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    r#""}"#
+);
+
+/// Measures and reports both rows.
+pub fn run(workspace: &Workspace, effort: Effort) -> Result<()> {
+    for (program, package) in [("nginx", "nginx"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("taskset", "util-linux")] {
+        ensure!(succeeds("which", &[program]), "the benchmark needs {program}: apt-get install {package}");
+    }
+    let machine = machine()?;
+    let field = Field::prepare(workspace)?;
+    let rows = plain(workspace, &field, effort)?;
+    table::print("gateway", &rows);
+    table::write(&workspace.target, "gateway", &machine, &rows)
+}
+
+/// The folder of one run, and the upstream that all pass to.
+struct Field {
+    folder: PathBuf,
+    upstream: SocketAddr,
+    _upstream: Process,
+}
+
+impl Field {
+    fn prepare(workspace: &Workspace) -> Result<Self> {
+        let folder = workspace.target.join("bench").join("gateway");
+        fs::create_dir_all(&folder)?;
+        let upstream = local(free_port()?);
+        let text = include_str!("peers/upstream.conf").replace("@ANSWER@", ANSWER);
+        let command = configured(Command::new("nginx"), "-c", "upstream.conf", &text, upstream, upstream, &folder)?;
+        let mut process = Process::start("upstream", &command, AROUND, &folder)?;
+        process.listens_on(upstream)?;
+        Ok(Self { folder, upstream, _upstream: process })
+    }
+
+    /// Starts a proxy before the upstream, with a configuration file.
+    fn peer(&self, name: &'static str, program: &str, flag: &str, file: &str, text: &str) -> Result<Subject> {
+        let address = local(free_port()?);
+        let command = configured(Command::new(program), flag, file, text, address, self.upstream, &self.folder)?;
+        self.subject(name, &command, address)
+    }
+
+    fn subject(&self, name: &'static str, command: &Command, address: SocketAddr) -> Result<Subject> {
+        let mut process = Process::start(name, command, MEASURED, &self.folder)?;
+        process.listens_on(address)?;
+        Ok(Subject { name, address, process })
+    }
+
+    fn measure(&self, subjects: &[Subject], requests: &Requests, effort: Effort) -> Result<Vec<table::Series>> {
+        for subject in subjects {
+            drive(subject.address, requests, 1, &self.folder)
+                .with_context(|| format!("warming {} up", subject.name))?;
+        }
+        let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
+        interleaved(&names, effort.rounds, |name| {
+            let subject = subjects.iter().find(|subject| subject.name == name).context("no such subject")?;
+            let before = subject.process.cpu_s()?;
+            let answered = drive(subject.address, requests, effort.seconds, &self.folder)?;
+            Ok((subject.process.cpu_s()? - before) / f64::from(answered) * 100_000.0)
+        })
+    }
+}
+
+/// A proxy that is measured.
+struct Subject {
+    name: &'static str,
+    address: SocketAddr,
+    process: Process,
+}
+
+/// Passing on, nothing else.
+fn plain(workspace: &Workspace, field: &Field, effort: Effort) -> Result<Vec<Row>> {
+    let address = local(free_port()?);
+    let mut ours = Command::new(build_plain(workspace)?);
+    ours.arg(address.to_string()).arg(field.upstream.to_string());
+    let subjects = [
+        field.subject(OURSELVES, &ours, address)?,
+        field.peer("nginx", "nginx", "-c", "nginx.conf", include_str!("peers/nginx.conf"))?,
+        field.peer("haproxy", "haproxy", "-f", "haproxy.cfg", include_str!("peers/haproxy.cfg"))?,
+    ];
+    let requests = Requests::one("/v1/bots", &[("Host", "bench.local"), ("X-Tenant", "tenant-000")]);
+    let (path, headers) = requests.first();
+    for subject in &subjects {
+        let (status, body) = ask(subject.address, path, headers)?;
+        ensure!((status, &*body) == (200, ANSWER), "{} does not pass the answer on: {status} {body}", subject.name);
+    }
+    Ok(rows("plain", METRIC, UNIT, &field.measure(&subjects, &requests, effort)?))
+}
+
+/// The proxied path without policy: an example of the crate `server`, built as what is shipped is built.
+fn build_plain(workspace: &Workspace) -> Result<PathBuf> {
+    let arguments =
+        ["build", "--profile", "dist", "--locked", "--package", "astrfleet-server", "--example", "plain_proxy"];
+    errand(workspace.cargo().args(arguments))?;
+    Ok(workspace.target.join("dist").join("examples").join("plain_proxy"))
+}
+
+fn configured(
+    mut program: Command,
+    flag: &str,
+    file: &str,
+    text: &str,
+    address: SocketAddr,
+    upstream: SocketAddr,
+    folder: &Path,
+) -> Result<Command> {
+    let path = folder.join(file);
+    let text = text
+        .replace("@DIR@", &folder.display().to_string())
+        .replace("@PORT@", &address.port().to_string())
+        .replace("@UPSTREAM@", &upstream.port().to_string());
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    program.arg(flag).arg(path);
+    Ok(program)
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_answer_is_as_long_as_is_said() {
+        assert_eq!(super::ANSWER.len(), 256);
+    }
+}

@@ -1,0 +1,44 @@
+//! Benchmarks: ourselves beside programs that people know, in one run, on one machine. Only ratios are worth quoting.
+//!
+//! Nothing here fails because something is slow; it fails when what is compared does not do the same work.
+
+mod gateway;
+mod load;
+mod proc;
+mod table;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::errand::Workspace;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// The way in: CPU time of passing requests on
+    Gateway,
+}
+
+/// How thoroughly.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Effort {
+    /// Rounds; each measures everything once
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long one measurement takes
+    #[arg(long, default_value_t = 4, value_name = "SECONDS")]
+    seconds: u32,
+}
+
+/// Measures `what`, or everything.
+pub fn run(workspace: &Workspace, what: &[What], effort: Effort) -> Result<()> {
+    let cores = std::thread::available_parallelism()?.get();
+    ensure!(cores > proc::AROUND, "measuring needs two cores: one for what is measured, one for everything around it");
+    let all = What::value_variants();
+    for what in if what.is_empty() { all } else { what } {
+        match what {
+            What::Gateway => gateway::run(workspace, effort)?,
+        }
+    }
+    Ok(())
+}
