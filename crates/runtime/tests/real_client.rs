@@ -304,6 +304,23 @@ async fn the_dashboard_gets_no_secret_and_changes_none(world: &World) {
         .await
         .unwrap();
     assert_eq!(profile["config"]["admins_id"], json!([]));
+    let created = browser.post(url("/api/v1/config-profiles")).bearer_auth(token.expose_secret()).json(&profile);
+    let created: Value = created.send().await.unwrap().json().await.unwrap();
+    let second = format!("/api/v1/config-profiles/{}", created["data"]["conf_id"].as_str().unwrap());
+    let own = read(&second).await;
+    assert!(!own.to_string().contains(JWT_SECRET) && !own.to_string().contains(LLM_KEY), "it needs neither");
+    let mut written = world.bots.mask_dashboard_answer(&second, own)["data"]["config"].take();
+    written["provider_settings"]["computer_use_runtime"] = json!("local");
+    written["wake_prefix"] = json!(["?"]);
+    let restored = world.bot.restore_dashboard_request("PUT", &second, written).await.unwrap();
+    let answer = browser.put(url(&second)).bearer_auth(token.expose_secret()).json(&restored).send().await.unwrap();
+    assert!(answer.text().await.unwrap().contains("\"ok\""));
+    let own = read(&second).await["data"]["config"].take();
+    assert_eq!(
+        (&own["wake_prefix"], &own["provider_settings"]["computer_use_runtime"]),
+        (&json!(["?"]), &json!("none"))
+    );
+    assert!(!own.to_string().contains(JWT_SECRET));
 }
 
 async fn a_telegram_channel_lives(world: &World) {

@@ -35,8 +35,8 @@ fn heard(pieces: &[&[u8]]) -> Vec<ChatEvent> {
 }
 
 fn told(events: &[Value]) -> Vec<ChatEvent> {
-    let text: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
-    heard(&[text.as_bytes()])
+    let pieces: Vec<String> = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    heard(&[pieces.concat().as_bytes()])
 }
 
 fn piece(text: &str) -> Value {

@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use super::{
     client::escaped,
-    config::PLATFORM_PROVIDER_ID,
+    config::{OWNED_PATHS, PLATFORM_PROVIDER_ID},
     connection::Connection,
-    masking::{holds_platform_values, restore as restore_config},
+    masking::{holds_platform_values, restore as restore_config, restore_path},
     settings::raw,
 };
 
 /// Names under which a provider or its source is meant, in a body or a query.
 const NAMES: [&str; 5] = ["id", "source_id", "provider_id", "provider_source_id", "original_id"];
+/// Parts that the bot reads from its default profile alone: no other one needs their secrets.
+const OF_ALL_PROFILES: [&str; 4] = ["dashboard", "provider_sources", "provider", "platform"];
 /// What only tries a provider.
 const TRIES: [&str; 4] = ["test", "models", "embedding-dimension", "check_one"];
 
@@ -52,6 +54,9 @@ pub(super) async fn restore(bot: &Connection, method: &str, path: &str, mut body
                 // Without one it would begin with the bot's own defaults, which are not ours.
                 _ => body["config"] = current,
             }
+            if let Some(config) = body["config"].as_object_mut() {
+                config.retain(|part, _| !OF_ALL_PROFILES.contains(&part.as_str()));
+            }
             Ok(body)
         }
         ("POST", [.., last]) if TRIES.contains(last) => Ok(body),
@@ -63,18 +68,15 @@ pub(super) async fn restore(bot: &Connection, method: &str, path: &str, mut body
     }
 }
 
-/// A profile beside the default one has a section `dashboard` of its own, which nothing reads.
+/// A profile beside the default one has parts of its own that nothing reads: those stay as they are there.
 async fn restore_profile(bot: &Connection, profile: &str, body: &mut Value) -> Result<()> {
     let path = format!("config-profiles/{}", escaped(profile));
-    let mut own = bot.call(Method::GET, &path, None).await?["config"].take();
-    let unused = own.get("dashboard").cloned();
+    let mut current = bot.call(Method::GET, &path, None).await?["config"].take();
     let platforms = raw(bot).await?;
-    super::masking::unmask(body, &own);
-    restore_config(&mut own, &platforms);
-    if let (Some(unused), Value::Object(own)) = (unused, &mut own) {
-        own.insert("dashboard".to_owned(), unused);
+    for path in OWNED_PATHS.iter().filter(|path| !OF_ALL_PROFILES.contains(path)) {
+        restore_path(&mut current, path, &platforms);
     }
-    restore_config(body, &own);
+    restore_config(body, &current);
     Ok(())
 }
 

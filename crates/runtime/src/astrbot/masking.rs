@@ -148,7 +148,8 @@ pub(super) fn at<'value>(value: &'value Value, path: &str) -> Option<&'value Val
     path.split('.').try_fold(value, |value, key| value.get(key))
 }
 
-fn restore_path(config: &mut Value, path: &str, current: &Value) {
+/// Puts back what `current` has at a dotted path, or that it has nothing there.
+pub(super) fn restore_path(config: &mut Value, path: &str, current: &Value) {
     let Value::Object(map) = config else { return };
     let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
     let Some(value) = current.get(first) else {
