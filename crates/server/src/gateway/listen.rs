@@ -1,4 +1,4 @@
-//! Listening sockets, one worker thread for each, and the connections that they accept.
+//! One worker thread for each listening socket, and the connections that it accepts.
 //!
 //! A worker is one single-threaded runtime: what it owns is never shared, so nothing on the way of a request locks. What is
 //! asked for is none of this file's business: it hands requests to a [`Handler`] and ends connections that hold still.
@@ -11,7 +11,6 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
-    num::NonZeroUsize,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -29,7 +28,6 @@ use hyper::{
     service::{HttpService, service_fn},
 };
 use hyper_util::rt::TokioIo;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
@@ -37,29 +35,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use super::bind::{Bound, Listen, ListenError, bind};
 use super::{
     connection::{self, Attended, Census, Delivery, Drainable, Life, Phase, Pulse},
     ticks::{Ticks, count},
 };
-
-/// Where to listen, and with how many threads.
-#[derive(Clone, Copy, Debug)]
-pub struct Listen {
-    /// Port 0 takes a free one: see [`Bound::address`].
-    pub address: SocketAddr,
-    /// Worker threads; one for each core when absent.
-    pub workers: Option<NonZeroUsize>,
-    /// Connections that may wait to be accepted, per worker.
-    pub backlog: i32,
-}
-
-impl Listen {
-    /// On `address`, one worker for each core.
-    #[must_use]
-    pub const fn on(address: SocketAddr) -> Self {
-        Self { address, workers: None, backlog: 4096 }
-    }
-}
 
 /// Limits of clients' connections. Noticed within a second, not to the millisecond.
 #[derive(Clone, Copy, Debug)]
@@ -88,44 +68,6 @@ impl Default for ConnectionLimits {
             stream_idle: Duration::from_mins(10),
             connections_max: 16_384,
             drain: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Why a listener did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Somebody listens there already.
-    #[error(
-        "port {} of {} is already taken: stop what listens there, or choose another address with --listen",
-        .0.port(),
-        .0.ip()
-    )]
-    Taken(SocketAddr),
-    /// A port that this user may not take.
-    #[error("this user may not listen on {0}: ports below 1024 need a privilege, choose another with --listen")]
-    Forbidden(SocketAddr),
-    /// An address that no interface of this machine has.
-    #[error("no interface of this machine has the address {}: choose another with --listen", .0.ip())]
-    NoSuchAddress(SocketAddr),
-    /// Anything else.
-    #[error("cannot listen on {address}")]
-    Io {
-        /// What was asked for.
-        address: SocketAddr,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl ListenError {
-    fn new(address: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::Taken(address),
-            io::ErrorKind::PermissionDenied => Self::Forbidden(address),
-            io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress(address),
-            _ => Self::Io { address, source },
         }
     }
 }
@@ -166,55 +108,7 @@ impl Peer {
     }
 }
 
-/// Sockets that listen, and nobody accepts from yet.
-#[derive(Debug)]
-pub struct Bound {
-    address: SocketAddr,
-    sockets: Vec<StdListener>,
-}
-
-/// Takes the address, with one socket for each worker.
-///
-/// # Errors
-/// [`ListenError`], whose text says what to do.
-pub fn bind(listen: &Listen) -> Result<Bound, ListenError> {
-    let fail = |source| ListenError::new(listen.address, source);
-    let workers = listen.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-    if listen.address.port() != 0 {
-        // With SO_REUSEPORT alone, a second process of the same user would silently take half of the first one's connections.
-        drop(socket(listen.address, listen.backlog, false).map_err(fail)?);
-    }
-    let first = socket(listen.address, listen.backlog, true).map_err(fail)?;
-    let address = first.local_addr().map_err(fail)?;
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(socket(address, listen.backlog, true).map_err(fail)?);
-    }
-    Ok(Bound { address, sockets })
-}
-
-fn socket(address: SocketAddr, backlog: i32, shared: bool) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(backlog)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
 impl Bound {
-    /// The address, with the port that was taken.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Starts the workers; `make` is called once on each. They stop when `shutdown` is cancelled.
     ///
     /// # Errors

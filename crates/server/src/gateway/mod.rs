@@ -5,6 +5,7 @@
 //! an upstream over the connections of `upstream`; nothing in these files knows a tenant, a token or a status code of
 //! ours.
 
+mod bind;
 pub mod body;
 mod connection;
 pub mod forward;
