@@ -57,6 +57,19 @@ impl Timestamp {
         self.zoned().strftime("%Y-%m-%d").to_string()
     }
 
+    /// The beginning of this moment's day in UTC.
+    #[must_use]
+    pub fn day_start(self) -> Self {
+        self.zoned().start_of_day().map_or(self, |start| Self(start.timestamp().as_microsecond()))
+    }
+
+    /// The beginning of this moment's month in UTC.
+    #[must_use]
+    pub fn month_start(self) -> Self {
+        let first = self.zoned().first_of_month().and_then(|first| first.start_of_day());
+        first.map_or(self, |start| Self(start.timestamp().as_microsecond()))
+    }
+
     fn zoned(self) -> jiff::Zoned {
         jiff::Timestamp::from_microsecond(self.0).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC)
     }
@@ -111,5 +124,7 @@ mod tests {
     fn periods_are_those_of_utc() {
         let last_of_the_year = Timestamp::from_micros(1_798_761_599_999_999);
         assert_eq!((last_of_the_year.month(), last_of_the_year.day()), ("2026-12".into(), "2026-12-31".into()));
+        assert_eq!(last_of_the_year.day_start().to_string(), "2026-12-31T00:00:00.000000Z");
+        assert_eq!(last_of_the_year.month_start().to_string(), "2026-12-01T00:00:00.000000Z");
     }
 }

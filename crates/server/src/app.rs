@@ -112,8 +112,10 @@ impl App {
         Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, gateway })
     }
 
-    /// Starts the loops of this process's roles.
+    /// Starts the loops of this process's roles, and listens to what other processes change.
     pub fn start_loops(&self) {
+        self.auth.listen();
+        self.tenant.listen();
         let loops: Vec<Loop> = self
             .roles
             .iter()

@@ -5,10 +5,12 @@
 
 pub mod app;
 pub mod auth;
+pub mod changes;
 pub mod config;
 pub mod context;
 pub mod extract;
 pub mod gateway;
+pub mod idempotency;
 pub mod llm;
 pub mod loops;
 pub mod manager;

@@ -25,6 +25,8 @@ statements! {
         FROM refresh_tokens WHERE hash = $1";
     TAKE = "refresh_token.take",
         "UPDATE refresh_tokens SET used_at = $2 WHERE id = $1 AND used_at IS NULL AND revoked_at IS NULL";
+    LOGIN_LASTS = "refresh_token.login_lasts",
+        "SELECT COUNT(*) FROM refresh_tokens WHERE login_id = $1 AND revoked_at IS NULL";
     REVOKE_LOGIN = "refresh_token.revoke_login",
         "UPDATE refresh_tokens SET revoked_at = $2 WHERE login_id = $1 AND revoked_at IS NULL";
     REVOKE_USER = "refresh_token.revoke_user",
@@ -97,6 +99,12 @@ impl RefreshTokens for RefreshTokenRows {
     async fn take(&self, id: &RefreshTokenId, now: Timestamp) -> Result<bool> {
         let taken = affected!(&self.db, TAKE, sqlx::query(TAKE.sql).bind(id.as_str()).bind(now.micros()))?;
         Ok(taken == 1)
+    }
+
+    async fn login_lasts(&self, login: &LoginId) -> Result<bool> {
+        let tokens: i64 = read!(&self.db, LOGIN_LASTS, pool =>
+            sqlx::query_scalar(LOGIN_LASTS.sql).bind(login.as_str()).fetch_one(pool))?;
+        Ok(tokens > 0)
     }
 
     async fn revoke_login(&self, login: &LoginId, now: Timestamp) -> Result<()> {

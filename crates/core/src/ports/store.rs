@@ -131,6 +131,8 @@ pub trait RefreshTokens: Send + Sync {
     async fn by_hash(&self, hash: &[u8; 32]) -> Result<RefreshToken>;
     /// Marks it as used, if it was not. Returns whether it was not: `false` means that it is used a second time.
     async fn take(&self, id: &RefreshTokenId, now: Timestamp) -> Result<bool>;
+    /// Whether a login still lasts: it was begun, and not ended since.
+    async fn login_lasts(&self, login: &LoginId) -> Result<bool>;
     /// Ends a login.
     async fn revoke_login(&self, login: &LoginId, now: Timestamp) -> Result<()>;
     /// Ends all logins of a user. Returns which.

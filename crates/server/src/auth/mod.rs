@@ -1,81 +1,42 @@
 //! Role `auth`: who somebody is, and what they may do.
+//!
+//! `service` proves callers, `logins` gives people their tokens, `api_keys` gives programs theirs, `people` keeps users;
+//! one endpoint a file in `api`. A secret is shown once, to whoever asked for it, and stored as a hash.
 
-use std::{net::IpAddr, sync::Arc};
+mod api;
+mod api_keys;
+mod audit;
+mod keys;
+mod logins;
+mod loops;
+mod passwords;
+mod people;
+mod service;
+mod throttle;
+mod tokens;
 
-use astrfleet_core::{
-    Error, Result,
-    id::TenantId,
-    policy::{Action, Caller, Standing},
-};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{
-    app::{App, Base},
-    loops::Loop,
-};
-
-/// Proves callers.
-pub struct Service {
-    base: Arc<Base>,
-}
-
-impl Service {
-    /// Derives the keys.
-    ///
-    /// # Errors
-    /// [`Error::Internal`].
-    pub fn new(base: Arc<Base>) -> Result<Self> {
-        Ok(Self { base })
-    }
-
-    /// Who holds this credential: an access token, an API key, or the local administrator's credential (from a
-    /// loopback address alone).
-    ///
-    /// # Errors
-    /// [`Error::Unauthenticated`].
-    pub async fn authenticate(&self, _credential: &str, _peer: Option<IpAddr>) -> Result<Caller> {
-        Err(Error::Unauthenticated { reason: "log in" })
-    }
-
-    /// What a caller is to a tenant.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn standing(&self, caller: &Caller, tenant: &TenantId) -> Result<Standing> {
-        Ok(match caller {
-            Caller::User { platform_admin: true, .. } => Standing::Platform,
-            Caller::User { id, .. } => match self.base.store.members(tenant).get(id).await {
-                Ok(member) => Standing::Member(member.role),
-                Err(Error::NotFound { .. }) => Standing::Stranger,
-                Err(error) => return Err(error),
-            },
-            Caller::Key { tenant: own, scopes, .. } if own == tenant => Standing::Key(scopes.clone()),
-            Caller::Key { .. } => Standing::Stranger,
-        })
-    }
-
-    /// Writes down what was done. Never a secret in `detail`.
-    ///
-    /// # Errors
-    /// What the store says: what cannot be written down is not done.
-    pub async fn audit(
-        &self,
-        _caller: &Caller,
-        _tenant: Option<&TenantId>,
-        _action: Action,
-        _target: &str,
-        _detail: serde_json::Value,
-    ) -> Result<()> {
-        Ok(())
-    }
-}
+use crate::{app::App, loops::Loop};
+pub use api_keys::{API_KEY_PREFIX, NewApiKey};
+pub use audit::SYSTEM;
+pub use logins::Login;
+pub use people::{NewUser, UserChange};
+pub use service::Service;
 
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    api::routes()
 }
 
 /// The loops of this role.
-pub fn loops(_: &App) -> Vec<Loop> {
-    Vec::new()
+pub fn loops(app: &App) -> Vec<Loop> {
+    loops::all(app)
+}
+
+/// The SHA-256 of a secret: what is stored of it.
+pub(crate) fn hash(secret: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()).as_ref());
+    hash
 }

@@ -6,8 +6,10 @@ mod caller;
 mod etag;
 pub mod may;
 mod page;
+mod peer;
 
 pub use body::Body;
 pub use caller::{Authenticated, InTenant, OnPlatform, credential};
 pub use etag::{IfMatch, etag};
-pub use page::PageQuery;
+pub use page::{PageParams, PageQuery};
+pub use peer::Peer;

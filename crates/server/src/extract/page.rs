@@ -13,6 +13,18 @@ use crate::{app::App, problem::Problem};
 /// Which part of a list is wanted.
 pub struct PageQuery(pub PageRequest);
 
+/// The same, for the description of the API.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes; `PageQuery` reads")]
+pub struct PageParams {
+    /// At most so many.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Raw {
     limit: Option<String>,

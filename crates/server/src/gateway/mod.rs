@@ -27,11 +27,17 @@ use std::sync::{
 };
 
 use astrfleet_core::Result;
-use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder,
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::front::{serve, serve_metrics};
-use crate::app::{App, Base};
+use crate::{
+    app::{App, Base},
+    idempotency,
+};
 
 /// Routes.
 pub struct Service {
@@ -82,7 +88,13 @@ impl Service {
 #[must_use]
 pub fn description() -> OpenApi {
     let info = InfoBuilder::new().title("astrfleet").version(env!("CARGO_PKG_VERSION")).build();
-    OpenApiBuilder::new().info(info).build()
+    let access_token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    let api_key = ApiKeyValue::with_description("X-API-Key", "Or as a bearer token");
+    let components = ComponentsBuilder::new()
+        .security_scheme("access_token", SecurityScheme::Http(access_token))
+        .security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(api_key)))
+        .build();
+    OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
 /// The routes of this role.
@@ -92,5 +104,7 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// `router` with what surrounds every request: its context, limits, counts and log line.
 pub fn layered(router: axum::Router<App>, app: &App) -> axum::Router<App> {
-    router.layer(axum::middleware::from_fn_with_state(app.clone(), observe::layer))
+    router
+        .layer(axum::middleware::from_fn_with_state(app.clone(), idempotency::layer))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), observe::layer))
 }

@@ -1,60 +1,26 @@
 //! Role `tenant`: tenants, their plans, members and invitations.
+//!
+//! `service` finds tenants, `life` makes, changes and ends them, `erase` is the loop that ends what is over; one endpoint
+//! a file in `api`. Bots are the manager's: here only what is wanted of them is written down.
 
-use std::sync::Arc;
+mod api;
+mod erase;
+mod invitations;
+mod life;
+mod service;
 
-use astrfleet_core::{Result, id::TenantId, plan::Plan, tenant::Tenant};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{
-    app::{App, Base},
-    loops::Loop,
-};
-
-/// Finds tenants.
-pub struct Service {
-    base: Arc<Base>,
-}
-
-impl Service {
-    /// With nothing in its memory.
-    #[must_use]
-    pub fn new(base: Arc<Base>) -> Self {
-        Self { base }
-    }
-
-    /// The tenant of this id or name. Remembered for a few seconds; changes come at once over the bus.
-    ///
-    /// # Errors
-    /// [`astrfleet_core::Error::NotFound`].
-    pub async fn resolve(&self, id_or_name: &str) -> Result<Arc<Tenant>> {
-        let tenants = self.base.store.tenants();
-        let found = match TenantId::parse(id_or_name) {
-            Ok(id) => tenants.get(&id).await?,
-            Err(_) => tenants.by_name(id_or_name).await?,
-        };
-        Ok(Arc::new(found))
-    }
-
-    /// The plan of a tenant; the default one where the configuration does not know its plan any more.
-    ///
-    /// # Errors
-    /// [`astrfleet_core::Error::Internal`] where there is no default plan either.
-    pub fn plan(&self, tenant: &Tenant) -> Result<&Plan> {
-        let config = &self.base.config;
-        config
-            .plans
-            .get(&tenant.plan)
-            .or_else(|| config.plans.get(&config.tenant.default_plan))
-            .ok_or_else(|| astrfleet_core::Error::internal("the default plan is not configured"))
-    }
-}
+use crate::{app::App, loops::Loop};
+pub use life::{NewTenant, TenantChange};
+pub use service::Service;
 
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    api::routes()
 }
 
 /// The loops of this role.
-pub fn loops(_: &App) -> Vec<Loop> {
-    Vec::new()
+pub fn loops(app: &App) -> Vec<Loop> {
+    vec![erase::erase_due(app)]
 }

@@ -43,7 +43,10 @@ async fn the_end_of_a_login(store: &dyn Store, make: &Make) {
     for token in [&one, &two, &three] {
         tokens.insert(token).await.unwrap();
     }
+    assert!(tokens.login_lasts(&ended).await.unwrap());
+    assert!(!tokens.login_lasts(&make.ids.login()).await.unwrap(), "one that never began does not last");
     tokens.revoke_login(&ended, NOW).await.unwrap();
+    assert!(!tokens.login_lasts(&ended).await.unwrap());
     assert_eq!(tokens.by_hash(&one.hash).await.unwrap().revoked_at, Some(NOW));
     assert!(!tokens.take(&one.id, NOW).await.unwrap(), "worth nothing any more");
     assert_eq!(tokens.by_hash(&two.hash).await.unwrap().revoked_at, None, "another login goes on");

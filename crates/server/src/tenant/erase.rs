@@ -1,0 +1,71 @@
+//! Loop `tenant.erase_due`: erases tenants whose grace period is over. First the bot with its data, which is the
+//! manager's; then attachments; then every row. Each run takes what the one before left.
+
+use std::time::Duration;
+
+use astrfleet_core::{
+    Error, Result,
+    instance::{Desired, Instance, Observed},
+    policy::Action,
+    tenant::Tenant,
+};
+use serde_json::json;
+
+use crate::{app::App, auth::SYSTEM, loops::Loop, problem::chain};
+
+/// Tenants of one run, at the most.
+const BATCH: u32 = 100;
+const PERIOD: Duration = Duration::from_secs(10);
+/// What the manager says of a bot whose data is gone.
+const ERASED: &str = "erased";
+
+pub(super) fn erase_due(app: &App) -> Loop {
+    let app = app.clone();
+    Loop::every("tenant.erase_due", PERIOD, move || {
+        let app = app.clone();
+        async move { run(&app).await }
+    })
+}
+
+/// Returns how many tenants it brought a step further. One that cannot be erased does not keep the others.
+async fn run(app: &App) -> Result<u64> {
+    let mut changed = 0;
+    for tenant in app.store.tenants().due_for_erasure(app.clock.now(), BATCH).await? {
+        match erase(app, &tenant).await {
+            Ok(done) => changed += u64::from(done),
+            Err(error) => {
+                tracing::warn!(tenant_id = %tenant.id, error = chain(&error), "a tenant could not be erased yet");
+            }
+        }
+    }
+    Ok(changed)
+}
+
+async fn erase(app: &App, tenant: &Tenant) -> Result<bool> {
+    match app.store.instances(&tenant.id).get().await {
+        Ok(instance) if instance.desired != Desired::Deleted => {
+            // Whoever resumed it just now has made this version an old one.
+            match app.store.tenants().update(tenant).await {
+                Err(Error::Stale { .. }) => return Ok(false),
+                outcome => outcome?,
+            };
+            app.tenant.want(&tenant.id, Desired::Deleted).await?;
+            Ok(true)
+        }
+        Ok(instance) if !is_gone(&instance) => Ok(false),
+        Ok(_) | Err(Error::NotFound { .. }) => {
+            app.blobs.delete_all(&format!("{}/", tenant.id)).await?;
+            app.store.tenants().erase(&tenant.id).await?;
+            app.tenant.changed(&tenant.id);
+            let detail = json!({"erased": tenant.name});
+            app.auth.audit_as(SYSTEM, None, Action::TenantDelete, tenant.id.as_str(), detail).await?;
+            tracing::info!(tenant_id = %tenant.id, "a tenant was erased");
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_gone(instance: &Instance) -> bool {
+    instance.observed == Observed::Deleting && instance.reason == ERASED
+}
