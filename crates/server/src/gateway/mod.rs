@@ -92,6 +92,7 @@ pub fn description() -> OpenApi {
     let api_key = ApiKeyValue::with_description("X-API-Key", "Or as a bearer token");
     let components = ComponentsBuilder::new()
         .security_scheme("access_token", SecurityScheme::Http(access_token))
+        .security_scheme("virtual_key", SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()))
         .security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(api_key)))
         .build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()

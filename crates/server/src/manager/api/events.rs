@@ -29,7 +29,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
         (status = 200, content_type = "text/event-stream", body = InstanceView),
         (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
     ),
-    security(("token" = []), ("api_key" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 pub(in crate::manager) async fn handler(
     State(app): State<App>,

@@ -16,7 +16,7 @@ use crate::{
     get, path = "/api/v1/tenants/{tenant}/instance", tag = "instance", operation_id = "get_instance",
     params(("tenant" = String, Path, description = "Id or name")),
     responses((status = 200, body = InstanceView), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem)),
-    security(("token" = []), ("api_key" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 pub(in crate::manager) async fn handler(
     State(app): State<App>,

@@ -69,7 +69,7 @@ pub(super) struct Waiting {
         (status = 429, body = Problem, description = "Too many messages wait for this bot"),
         (status = 503, body = Problem),
     ),
-    security(("bearer" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 #[tracing::instrument(skip_all, name = "message_send")]
 pub(super) async fn handler(

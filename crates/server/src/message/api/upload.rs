@@ -44,7 +44,7 @@ pub(super) struct UploadForm {
         (status = 413, body = Problem), (status = 415, body = Problem), (status = 429, body = Problem),
         (status = 503, body = Problem),
     ),
-    security(("bearer" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 #[tracing::instrument(skip_all, name = "attachment_upload")]
 pub(super) async fn handler(

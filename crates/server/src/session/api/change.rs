@@ -39,7 +39,7 @@ pub(super) struct SessionChange {
         (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
         (status = 404, body = Problem), (status = 412, body = Problem), (status = 429, body = Problem),
     ),
-    security(("bearer" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 #[tracing::instrument(skip_all, name = "session_change")]
 pub(super) async fn handler(

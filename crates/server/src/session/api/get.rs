@@ -26,7 +26,7 @@ use crate::{
         (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
         (status = 429, body = Problem),
     ),
-    security(("bearer" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 #[tracing::instrument(skip_all, name = "session_get")]
 pub(super) async fn handler(
