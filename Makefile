@@ -10,7 +10,8 @@ help: ## This list
 	@echo 'astrfleet: one AstrBot for every tenant. Verbs:'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: ## Build and start everything on this machine (ARGS="--demo": with a first tenant and a question)
+up: ARGS ?= --demo
+up: ## Build and start everything on this machine, with a first tenant and a question (ARGS="": without)
 	@tools/need cargo cc python
 	@echo 'building astrfleet (the first time takes some minutes, an edit some seconds)'
 	@cargo build --release --locked --package astrfleet

@@ -1,2 +1,300 @@
-//! Skeleton.
-fn main() {}
+//! `astrfleet`: the platform, and the commands to use it.
+
+mod client;
+mod config;
+mod events;
+mod host;
+mod logging;
+mod login;
+mod ops;
+mod output;
+mod wire;
+
+use std::{collections::BTreeSet, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Result;
+use astrfleet_server::role::Role;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{
+    config::{Config, Environment, Overrides},
+    events::Reporter,
+    login::Target,
+    output::Output,
+};
+
+/// Requests are many and small: this allocator keeps them fast and the memory low.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Hosts AstrBot, the LLM chatbot, for many tenants: a bot of its own for each, and one platform in front of them all.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Begin with:\n  astrfleet up --demo     start everything on this machine and see a bot answer\n  astrfleet doctor        see whether this machine has what it takes"
+)]
+struct Arguments {
+    #[command(flatten)]
+    target: Target,
+    /// Print JSON instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine: all roles, embedded defaults
+    #[command(
+        after_help = "Examples:\n  astrfleet up\n  astrfleet up --demo\n  LLM_API_KEY=sk-… astrfleet up --listen 127.0.0.1:9000"
+    )]
+    Up(Up),
+    /// Start some roles, configured by a file and the environment; makes nothing by itself
+    #[command(
+        after_help = "Examples:\n  astrfleet serve --config /etc/astrfleet.toml\n  astrfleet serve --roles gateway,auth"
+    )]
+    Serve(Serve),
+    /// Look whether this machine has what it takes, and say how to mend what is missing
+    Doctor(Settings),
+    /// Make, list, show, change, suspend, resume and delete tenants
+    Tenant {
+        #[command(subcommand)]
+        command: ops::tenant::Command,
+    },
+    /// People who can log in, and what they may do
+    User {
+        #[command(subcommand)]
+        command: ops::user::Command,
+    },
+    /// API keys of a tenant
+    Key {
+        #[command(subcommand)]
+        command: ops::key::Command,
+    },
+    /// A tenant's bot: its state, its life, its log, its configuration, its own dashboard
+    Instance {
+        #[command(subcommand)]
+        command: ops::instance::Command,
+    },
+    /// The IM platforms that a tenant's bot serves
+    Channel {
+        #[command(subcommand)]
+        command: ops::channel::Command,
+    },
+    /// Conversations of a tenant
+    Session {
+        #[command(subcommand)]
+        command: ops::session::Command,
+    },
+    /// Talk to a tenant's bot
+    #[command(after_help = "Examples:\n  astrfleet chat acme\n  astrfleet chat acme -m 'What are your opening hours?'")]
+    Chat(ops::chat::Chat),
+    /// What a tenant used, by day
+    Usage {
+        /// Id or name
+        tenant: String,
+    },
+    /// Who did what, the newest first
+    Audit {
+        /// Id or name; without one, the platform's own log
+        tenant: Option<String>,
+        #[command(flatten)]
+        paging: ops::Paging,
+    },
+    /// Log in and keep the login for the commands that follow; asks for the password
+    #[command(after_help = "Example:\n  astrfleet login --url https://bots.example.com --email ada@example.com")]
+    Login {
+        /// To log in with
+        #[arg(long)]
+        email: String,
+    },
+    /// End the kept login
+    Logout,
+    /// Show or check the configuration
+    Config {
+        #[command(subcommand)]
+        command: ops::config::Command,
+    },
+    /// Print the description of the API (OpenAPI 3.1)
+    Openapi,
+    /// Ask a platform whether it is ready; exit code 0 if so. For containers
+    Healthcheck,
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example:\n  astrfleet completions bash > ~/.local/share/bash-completion/completions/astrfleet"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where settings come from, for the commands that start something.
+#[derive(clap::Args)]
+struct Settings {
+    /// A configuration file (TOML); `astrfleet config default` prints one with every key
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder of the bots' shared Python environment [default: `runtime` in the data folder]
+    #[arg(long, value_name = "FOLDER")]
+    runtime_dir: Option<PathBuf>,
+    /// A Python interpreter, 3.12 or newer [default: the newest that is found]
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<PathBuf>,
+    /// Where requests come in; port 0 takes a free one [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct Up {
+    #[command(flatten)]
+    settings: Settings,
+    /// Also make a tenant, ask its bot a question and show the answer; everything stays up then
+    #[arg(long)]
+    demo: bool,
+    /// The first administrator's e-mail address
+    #[arg(long, env = "ASTRFLEET_ADMIN_EMAIL", value_name = "EMAIL")]
+    admin_email: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+    /// Which roles: gateway, auth, tenant, session, message, llm, manager, or all
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "ROLE,…")]
+    roles: Vec<String>,
+}
+
+impl Settings {
+    fn load(&self, target: &Target, environment: &Environment) -> Result<Config> {
+        let overrides = Overrides {
+            file: self.config.clone(),
+            data_dir: target.data_dir.clone(),
+            runtime_dir: self.runtime_dir.clone(),
+            listen: self.listen.clone(),
+            python: self.python.clone(),
+        };
+        Config::load(&overrides, environment)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let environment = Environment::of_this_process();
+    let json = arguments.json;
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(arguments, &environment));
+            // Whatever still blocks (a name being looked up) must not hold up the end.
+            runtime.shutdown_background();
+            match outcome {
+                Ok(code) => code,
+                Err(error) => fail(&error, json),
+            }
+        }
+        Err(error) => fail(&error.into(), json),
+    }
+}
+
+async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+    let Arguments { target, json, command } = arguments;
+    let output = Output::new(json);
+    match command {
+        Command::Up(up) => {
+            let config = up.settings.load(&target, environment)?;
+            if !json && std::io::stderr().is_terminal() {
+                logging::init_beside_terminal(&config.log, &config.data.dir.join("logs"))?;
+            } else {
+                logging::init(&config.log)?;
+            }
+            let start = ops::run::Start {
+                roles: Role::ALL.into(),
+                embedded: true,
+                demo: up.demo,
+                admin_email: up.admin_email,
+                admin_password: environment.get("ASTRFLEET_ADMIN_PASSWORD").map(Into::into),
+            };
+            ops::run::run(&config, environment, start, Arc::new(Reporter::new(json))).await?;
+        }
+        Command::Serve(serve) => {
+            let config = serve.settings.load(&target, environment)?;
+            logging::init(&config.log)?;
+            let start = ops::run::Start {
+                roles: roles(&serve.roles)?,
+                embedded: false,
+                demo: false,
+                admin_email: None,
+                admin_password: None,
+            };
+            ops::run::run(&config, environment, start, Arc::new(Reporter::new(json))).await?;
+        }
+        Command::Doctor(settings) => {
+            let config = settings.load(&target, environment)?;
+            return ops::doctor::run(&config, environment, json).await;
+        }
+        Command::Tenant { command } => ops::tenant::run(command, &target.client(environment).await?, output).await?,
+        Command::User { command } => {
+            let client = target.client(environment).await?;
+            ops::user::run(command, &client, output, || ops::account::password("New password")).await?;
+        }
+        Command::Key { command } => ops::key::run(command, &target.client(environment).await?, output).await?,
+        Command::Instance { command } => {
+            ops::instance::run(command, &target.client(environment).await?, output).await?
+        }
+        Command::Channel { command } => ops::channel::run(command, &target.client(environment).await?, output).await?,
+        Command::Session { command } => ops::session::run(command, &target.client(environment).await?, output).await?,
+        Command::Chat(chat) => ops::chat::run(chat, &target.client(environment).await?, output).await?,
+        Command::Usage { tenant } => {
+            ops::account::usage(&target.client(environment).await?, &tenant, output).await?;
+        }
+        Command::Audit { tenant, paging } => {
+            let client = target.client(environment).await?;
+            ops::account::audit(&client, tenant.as_deref(), &paging, output).await?;
+        }
+        Command::Login { email } => {
+            let url = target.anonymous(environment)?.url().to_owned();
+            login::log_in(&url, &email, &ops::account::password("Password")?, environment).await?;
+            output.done(&serde_json::json!({"url": url, "email": email}), &format!("Logged in at {url}."));
+        }
+        Command::Logout => match login::log_out(environment).await? {
+            Some(url) => output.done(&serde_json::json!({"url": url}), &format!("Logged out of {url}.")),
+            None => output.done(&serde_json::json!({"url": null}), "There was no login."),
+        },
+        Command::Config { command } => ops::config::run(&command, &target, environment, json)?,
+        Command::Openapi => ops::openapi::run()?,
+        Command::Healthcheck => ops::healthcheck::run(&target.anonymous(environment)?, json).await?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "astrfleet", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn roles(names: &[String]) -> Result<BTreeSet<Role>> {
+    if names.iter().any(|name| name == "all") {
+        return Ok(Role::ALL.into());
+    }
+    names
+        .iter()
+        .map(|name| {
+            serde_json::from_value(serde_json::Value::String(name.clone())).map_err(|_| {
+                anyhow::anyhow!("--roles {name}: use gateway, auth, tenant, session, message, llm, manager or all")
+            })
+        })
+        .collect()
+}
+
+/// Tells why, on standard error, and where there is more to know.
+fn fail(error: &anyhow::Error, json: bool) -> ExitCode {
+    let text = format!("{error:#}");
+    if json {
+        eprintln!("{}", serde_json::json!({"event": "error", "error": text}));
+    } else {
+        eprintln!("error: {text}");
+    }
+    ExitCode::FAILURE
+}

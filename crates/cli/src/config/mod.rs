@@ -239,7 +239,11 @@ impl Config {
     fn check(&self) -> Result<()> {
         if !self.plans.contains_key(&self.tenant.default_plan) {
             let known: Vec<&str> = self.plans.keys().map(String::as_str).collect();
-            bail!("tenant.default_plan is {:?}, which is none of the plans: {}", self.tenant.default_plan, known.join(", "));
+            bail!(
+                "tenant.default_plan is {:?}, which is none of the plans: {}",
+                self.tenant.default_plan,
+                known.join(", ")
+            );
         }
         if self.bots.port_first > self.bots.port_last {
             bail!("bots.port_first is larger than bots.port_last: there would be no port for any bot");
@@ -263,7 +267,10 @@ fn explain(error: &figment::Error, overrides: &Overrides) -> String {
             format!("{path}: {}{from}", one.kind)
         })
         .collect();
-    format!("the configuration cannot be used: {}\nevery key with its default: `astrfleet config default`", causes.join("; "))
+    format!(
+        "the configuration cannot be used: {}\nevery key with its default: `astrfleet config default`",
+        causes.join("; ")
+    )
 }
 
 #[cfg(test)]
@@ -278,7 +285,10 @@ mod tests {
             Overrides { file: Some(path.clone()), ..Overrides::default() }
         });
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Config::load(&overrides, &Environment::new(variables.chain([("HOME".to_owned(), "/home/ada".to_owned())]), false))
+        Config::load(
+            &overrides,
+            &Environment::new(variables.chain([("HOME".to_owned(), "/home/ada".to_owned())]), false),
+        )
     }
 
     #[test]

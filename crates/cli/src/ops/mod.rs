@@ -1,0 +1,37 @@
+//! The commands, one a file. Those that use a platform do it over the public API alone.
+
+pub mod account;
+pub mod channel;
+pub mod chat;
+pub mod config;
+pub mod demo;
+pub mod doctor;
+pub mod healthcheck;
+pub mod instance;
+pub mod key;
+pub mod openapi;
+pub mod run;
+pub mod session;
+pub mod tenant;
+pub mod user;
+
+/// Which part of a list.
+#[derive(clap::Args)]
+pub struct Paging {
+    /// At most so many
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=200))]
+    limit: Option<u32>,
+    /// Only what follows this one, as the page before said
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl Paging {
+    /// As the API takes it.
+    pub fn query(&self) -> String {
+        let limit = self.limit.map(|limit| format!("limit={limit}"));
+        let cursor = self.cursor.as_ref().map(|cursor| format!("cursor={cursor}"));
+        let parts: Vec<String> = limit.into_iter().chain(cursor).collect();
+        if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+    }
+}

@@ -1,0 +1,107 @@
+//! Picks the backends: the only place that knows which ones there are.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, limiter::MemoryLimiter};
+use astrfleet_core::ports::{Clock, Rng};
+use astrfleet_runtime::{
+    astrbot::{AstrBots, ClientLimits},
+    environment::{Environment, Options, Report},
+    process::{LogLimits, ProcessRuntime, Settings},
+};
+use astrfleet_server::{app::Ports, secrets::Secrets};
+use astrfleet_store::db::{Db, PgSettings};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    config::{self, Config},
+    host::{DataFolder, SystemClock, SystemRng},
+};
+
+/// Events that wait for one listener of the bus.
+const BUS_CAPACITY: usize = 4096;
+/// Keys that the limiter counts at the same time.
+const LIMITER_KEYS: usize = 100_000;
+
+/// How the bots' environment is prepared.
+pub fn environment_options(config: &Config, environment: &config::Environment) -> Options {
+    let mut options = Options::new(&config.data.runtime_dir, environment.path(), environment.home());
+    options.python = Some(config.bots.python.clone()).filter(|python| !python.as_os_str().is_empty());
+    options.pyenv_root = environment.get("PYENV_ROOT").map(PathBuf::from);
+    options.index_url = environment.get("UV_INDEX_URL").or(environment.get("PIP_INDEX_URL")).map(Into::into);
+    options
+}
+
+/// Opens the database and brings it to our version.
+///
+/// # Errors
+/// Where it cannot be opened, or belongs to a newer version of us.
+pub async fn open_database(config: &Config, data: &DataFolder) -> Result<Db> {
+    let database = &config.database;
+    let db = if database.host.is_empty() {
+        Db::open_sqlite(&data.join("astrfleet.db")).await.context("the database in the data folder cannot be opened")?
+    } else {
+        let settings = PgSettings {
+            connections_max: database.max_connections,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(database.statement_timeout_s),
+        };
+        Db::open_postgres(&postgres_url(database)?, &settings)
+            .await
+            .with_context(|| format!("PostgreSQL at {}:{} cannot be used", database.host, database.port))?
+    };
+    db.migrate_up(SystemClock.now()).await.context("the database cannot be brought to this version")?;
+    Ok(db)
+}
+
+fn postgres_url(database: &config::DatabaseConfig) -> Result<SecretString> {
+    let mut url: reqwest::Url = "postgres://localhost".parse()?;
+    url.set_host(Some(&database.host)).context("database.host is not a host name")?;
+    let refused = |()| anyhow::anyhow!("the database's address cannot be put together");
+    url.set_port(Some(database.port)).map_err(refused)?;
+    url.set_username(&database.user).map_err(refused)?;
+    url.set_password(Some(database.password.expose_secret())).map_err(refused)?;
+    url.set_path(&database.name);
+    Ok(url.to_string().into())
+}
+
+/// Prepares the bots' environment and puts the backends together.
+///
+/// # Errors
+/// Where one of them cannot be had: the text says which, and the remedy.
+pub async fn ports(
+    config: &Config,
+    data: &DataFolder,
+    db: Db,
+    secrets: &Secrets,
+    environment: &config::Environment,
+    report: Report<'_>,
+) -> Result<Ports> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+    let prepared = Environment::prepare(&environment_options(config, environment), report).await?;
+    let settings = Settings {
+        ports: config.bots.port_first..=config.bots.port_last,
+        stop_timeout: Duration::from_secs(config.bots.stop_timeout_s),
+        log: LogLimits { file_bytes_max: config.bots.log_max_bytes, files: config.bots.log_files as usize },
+        isolate: config.bots.own_user && prepared.readable_by_others(),
+        ..Settings::new(data.join("bots"), &prepared.astrbot, &prepared.version)
+    };
+    let runtime = ProcessRuntime::new(settings, Arc::clone(&clock), Arc::clone(&rng))?;
+    Ok(Ports {
+        store: Arc::new(db),
+        bus: Arc::new(MemoryBus::new(BUS_CAPACITY)),
+        limiter: Arc::new(MemoryLimiter::new(Arc::clone(&clock), LIMITER_KEYS)),
+        blobs: Arc::new(FolderBlobs::open(&data.join("blobs"))?),
+        runtime: Arc::new(runtime),
+        bots: Arc::new(AstrBots::new(
+            Arc::clone(&clock),
+            Arc::clone(&rng),
+            secrets.failure_text()?,
+            ClientLimits::default(),
+        )?),
+        clock,
+        rng,
+    })
+}
