@@ -62,14 +62,7 @@ impl DataFolder {
     /// # Errors
     /// Where it cannot be made, or another process has it: the text says which and what to do.
     pub fn take(path: &Path) -> Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            // Bots under user ids of their own pass through it; what is secret in it is closed by itself.
-            .mode(0o711)
-            .create(path)
-            .with_context(|| {
-                format!("the data folder {} cannot be made: choose another with --data-dir", path.display())
-            })?;
+        make_data_folder(path)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -122,6 +115,19 @@ impl DataFolder {
             }
         }
     }
+}
+
+/// Makes the data folder where there is none.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn make_data_folder(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        // Bots under user ids of their own pass through it; what is secret in it is closed by itself.
+        .mode(0o711)
+        .create(path)
+        .with_context(|| format!("the data folder {} cannot be made: choose another with --data-dir", path.display()))
 }
 
 /// Writes a file that only its owner can read: all of it or nothing.

@@ -1,7 +1,7 @@
 //! Where log lines go: to standard error, so that what a command prints stays clean. Where `up` talks to a person on a
 //! terminal, only what needs them goes there, and everything to a file.
 
-use std::{io::IsTerminal, path::Path};
+use std::{fs::DirBuilder, io::IsTerminal, os::unix::fs::DirBuilderExt, path::Path};
 
 use anyhow::{Context, Result};
 use tracing::level_filters::LevelFilter;
@@ -40,15 +40,16 @@ pub fn init(config: &LogConfig) -> Result<()> {
 /// # Errors
 /// Where `log.level` makes no sense, or the folder cannot be written to.
 pub fn init_beside_terminal(config: &LogConfig, folder: &Path) -> Result<()> {
+    let unwritable =
+        || format!("the log folder {} cannot be written to: choose another with --data-dir", folder.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(unwritable)?;
     let file = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
         .filename_prefix("astrfleet")
         .filename_suffix("log")
         .max_log_files(FILES_MAX)
         .build(folder)
-        .with_context(|| {
-            format!("the log folder {} cannot be written to: choose another with --data-dir", folder.display())
-        })?;
+        .with_context(unwritable)?;
     let all = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)

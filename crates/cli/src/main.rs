@@ -207,6 +207,7 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
         Command::Up(up) => {
             let config = up.settings.load(&target, environment)?;
             if !json && std::io::stderr().is_terminal() {
+                host::make_data_folder(&config.data.dir)?;
                 logging::init_beside_terminal(&config.log, &config.data.dir.join("logs"))?;
             } else {
                 logging::init(&config.log)?;
@@ -243,7 +244,7 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
         }
         Command::Key { command } => ops::key::run(command, &target.client(environment).await?, output).await?,
         Command::Instance { command } => {
-            ops::instance::run(command, &target.client(environment).await?, output).await?
+            ops::instance::run(command, &target.client(environment).await?, output).await?;
         }
         Command::Channel { command } => ops::channel::run(command, &target.client(environment).await?, output).await?,
         Command::Session { command } => ops::session::run(command, &target.client(environment).await?, output).await?,

@@ -118,10 +118,31 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
         }
         Command::Limits { tenant } => {
             let limits = client.get(&format!("{}/limits", path(&tenant))).await?;
-            output.done(&limits, &format!("{limits:#}"));
+            output.done(&limits, &quotas(&limits));
         }
     }
     Ok(())
+}
+
+/// What is used of each amount, a line each.
+fn quotas(limits: &Value) -> String {
+    let amounts = [
+        ("messages today", "messages_today"),
+        ("tokens this month", "tokens_this_month"),
+        ("bytes stored", "storage_bytes"),
+    ];
+    let lines = amounts.iter().map(|(name, field)| {
+        let quota = &limits[field];
+        let note = match (&quota["exhausted"], &quota["warning"]) {
+            (Value::Bool(true), _) => "  used up",
+            (_, Value::Bool(true)) => "  nearly used up",
+            _ => "",
+        };
+        format!("{name:<18} {:>14} of {}{note}", quota["used"], quota["limit"])
+    });
+    let plan = limits["plan"].as_str().unwrap_or("-");
+    let concurrent = format!("{:<18} {:>14}", "chats at a time", limits["concurrent_chats"]);
+    [format!("{:<18} {plan:>14}", "plan")].into_iter().chain(lines).chain([concurrent]).collect::<Vec<_>>().join("\n")
 }
 
 /// A body of what was given.
