@@ -9,11 +9,14 @@
     reason = "a test kit fails the test where it stands; a panic is documented where it says more than that"
 )]
 
+pub mod app;
 mod background;
 pub mod binary;
 pub mod client;
 pub mod contract;
+pub mod fake_bots;
 pub mod fake_provider;
+pub mod fake_runtime;
 pub mod fake_telegram;
 pub mod parts;
 pub mod ports;
