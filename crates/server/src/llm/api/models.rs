@@ -4,10 +4,7 @@ use axum::{Json, extract::State};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::{
-    app::App,
-    llm::{demo, error::OpenAiError},
-};
+use crate::{app::App, llm::error::OpenAiError};
 
 /// The models that a bot may ask for
 #[utoipa::path(
@@ -16,9 +13,7 @@ use crate::{
     security(("virtual_key" = [])),
 )]
 pub(in crate::llm) async fn handler(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>, OpenAiError> {
-    app.llm.bot_of(&headers).await?;
-    let name = if app.config.llm.upstreams.is_empty() { demo::MODEL } else { app.config.llm.model.as_str() };
-    Ok(Json(
-        json!({"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "astrfleet"}]}),
-    ))
+    let models = app.llm.models(&headers).await?;
+    let model = |id: &String| json!({"id": id, "object": "model", "created": 0, "owned_by": "astrfleet"});
+    Ok(Json(json!({"object": "list", "data": models.iter().map(model).collect::<Vec<_>>()})))
 }

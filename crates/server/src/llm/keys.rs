@@ -1,0 +1,162 @@
+//! Whose virtual key it is: the bot, its tenant, its account. Remembered by the key's hash for a few seconds; a change of the
+//! bot or its tenant counts at once, where the bus tells of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use astrfleet_core::{
+    Error, Result,
+    id::{InstanceId, TenantId},
+    ports::BusEvent,
+    time::Timestamp,
+};
+use aws_lc_rs::digest;
+use futures_util::StreamExt as _;
+use http::HeaderMap;
+
+use super::budget::Account;
+use crate::{app::Base, config::seconds, context, extract::credential, tenant};
+
+/// Bots remembered; beyond it, all are looked up again.
+const REMEMBERED_MAX: usize = 10_000;
+/// How old an account's knowledge of the ledger may be: other processes add to it.
+const ACCOUNT_READ_EVERY: Duration = Duration::from_secs(60);
+
+/// A bot that may ask.
+#[derive(Debug)]
+pub(super) struct Bot {
+    pub(super) id: InstanceId,
+    pub(super) tenant: TenantId,
+    /// What its plan allows a month.
+    pub(super) tokens_max: u64,
+    pub(super) account: Arc<Account>,
+}
+
+/// All that are known.
+pub(super) struct Keys {
+    base: Arc<Base>,
+    tenants: Arc<tenant::Service>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    bots: HashMap<Hash, (Arc<Bot>, Timestamp)>,
+    accounts: HashMap<TenantId, (Arc<Account>, Timestamp)>,
+    /// Grows when anything is forgotten: what was read before that is not remembered.
+    forgotten: u64,
+}
+
+type Hash = [u8; 32];
+
+impl Keys {
+    pub(super) fn new(base: Arc<Base>, tenants: Arc<tenant::Service>) -> Self {
+        Self { base, tenants, known: Mutex::default() }
+    }
+
+    /// The bot that asks.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`]; [`Error::Forbidden`] where its tenant is not served.
+    pub(super) async fn bot(&self, headers: &HeaderMap) -> Result<Arc<Bot>> {
+        let key = credential(headers).ok_or_else(refused)?;
+        let hash = hash(key);
+        let now = self.base.clock.now();
+        let (remembered, forgotten) = {
+            let known = self.lock();
+            (known.bots.get(&hash).cloned(), known.forgotten)
+        };
+        let ttl = seconds(self.base.config.auth.cache_ttl_s);
+        let bot = match remembered {
+            Some((bot, read_at)) if now.since(read_at) < ttl => bot,
+            _ => {
+                let bot = Arc::new(self.look_up(key, now).await?);
+                self.remember(hash, &bot, now, forgotten);
+                bot
+            }
+        };
+        context::note(|known| {
+            known.tenant = Some(bot.tenant.clone());
+            known.actor = Some(bot.id.to_string());
+        });
+        Ok(bot)
+    }
+
+    async fn look_up(&self, key: &str, now: Timestamp) -> Result<Bot> {
+        let (id, version) = self.base.secrets.read_llm_key(key).ok_or_else(refused)?;
+        let found = match self.base.store.system("a bot calls its model").instance(&id).await {
+            Err(Error::NotFound { .. }) => return Err(refused()),
+            found => found?,
+        };
+        if found.secrets_version != version {
+            return Err(refused());
+        }
+        let tenant = self.tenants.resolve(found.tenant_id.as_str()).await?;
+        tenant.must_be_served()?;
+        let tokens_max = self.tenants.plan(&tenant)?.tokens_per_month;
+        let account = self.account(&tenant.id, now).await?;
+        Ok(Bot { id, tenant: tenant.id.clone(), tokens_max, account })
+    }
+
+    /// A tenant's account, which knows what the ledger says.
+    async fn account(&self, tenant: &TenantId, now: Timestamp) -> Result<Arc<Account>> {
+        let known = self.lock().accounts.get(tenant).cloned();
+        if let Some((account, _)) = known.as_ref().filter(|(_, read_at)| now.since(*read_at) < ACCOUNT_READ_EVERY) {
+            return Ok(Arc::clone(account));
+        }
+        let month = now.month_start();
+        let used = self.base.store.usage(tenant).tokens_since(month).await?;
+        let mut known = self.lock();
+        // Never a second account for one tenant: somebody else may have made it meanwhile.
+        let (account, read_at) = known.accounts.entry(tenant.clone()).or_default();
+        *read_at = now;
+        account.learn(month, used);
+        Ok(Arc::clone(account))
+    }
+
+    fn remember(&self, hash: Hash, bot: &Arc<Bot>, now: Timestamp, forgotten: u64) {
+        let mut known = self.lock();
+        if known.forgotten != forgotten {
+            return;
+        }
+        if known.bots.len() >= REMEMBERED_MAX {
+            known.bots.clear();
+        }
+        known.bots.insert(hash, (Arc::clone(bot), now));
+    }
+
+    fn forget(&self, changed: &TenantId) {
+        let mut known = self.lock();
+        known.forgotten += 1;
+        known.bots.retain(|_, (bot, _)| bot.tenant != *changed);
+    }
+
+    /// Hears of changes until the process ends.
+    pub(super) fn listen(self: Arc<Self>) {
+        let (mut events, stop) = (self.base.bus.subscribe(), self.base.stop.clone());
+        self.base.tasks.clone().spawn(async move {
+            while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+                if let BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant) = event {
+                    self.forget(&tenant);
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refused() -> Error {
+    Error::Unauthenticated { reason: "this is no virtual key of a bot that runs here" }
+}
+
+fn hash(key: &str) -> Hash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+    hash
+}

@@ -1,0 +1,336 @@
+//! Providers of models: where they are, how they are asked, and what their refusals mean. Their keys go to them and nowhere
+//! else; what they say of a failure reaches a bot only where it is about the bot's own request.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use astrfleet_core::{Error, Result, message::Failure, time::Timestamp};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+
+use super::{call::Source, error::OpenAiError};
+use crate::{
+    config::{LlmConfig, UpstreamConfig, seconds},
+    metrics::Metrics,
+    problem::chain,
+};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Kept connections are closed after so long without a request.
+const IDLE_FOR: Duration = Duration::from_secs(55);
+/// Kept connections to one provider.
+const IDLE_MAX: usize = 256;
+/// Failures in a row before a provider is left out.
+const FAILURES_MAX: u32 = 3;
+/// For how long.
+const LEFT_OUT_FOR: Duration = Duration::from_secs(10);
+/// More of an error's body is not read.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// Asks over kept connections.
+pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// One provider.
+pub(super) struct Provider {
+    pub(super) source: Arc<Source>,
+    uri: Uri,
+    authorization: Option<HeaderValue>,
+    key: Option<SecretString>,
+    models: BTreeMap<String, String>,
+    pub(super) timeout: Duration,
+    failures: AtomicU32,
+    left_out_until: AtomicI64,
+}
+
+/// Why a provider does not answer a request.
+pub(super) enum Trouble {
+    /// It is about the request: the bot is told in the provider's words.
+    Request(StatusCode, Bytes),
+    /// The provider asks for patience.
+    Busy {
+        /// Its `Retry-After`.
+        retry_after: Option<u64>,
+    },
+    /// No answer in time.
+    Timeout,
+    /// Anything else; the text is for the log.
+    Failed(String),
+}
+
+/// What the configuration says, in order; none: the built-in model answers.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub(super) fn providers(config: &LlmConfig, metrics: &Metrics) -> Result<Vec<Provider>> {
+    if !config.upstreams.is_empty() {
+        return config.upstreams.iter().map(|upstream| Provider::new(upstream, config, metrics)).collect();
+    }
+    let Some(key) = config.api_key.clone().filter(|key| !key.expose_secret().is_empty()) else { return Ok(Vec::new()) };
+    let host = config.base_url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    let only = UpstreamConfig {
+        name: host.unwrap_or_else(|| "default".to_owned()),
+        base_url: config.base_url.clone(),
+        api_key: Some(key),
+        models: BTreeMap::new(),
+        timeout_s: 60,
+    };
+    Ok(vec![Provider::new(&only, config, metrics)?])
+}
+
+/// # Errors
+/// [`Error::Invalid`] where TLS is needed and this machine has no root certificates.
+pub(super) fn client(providers: &[Provider]) -> Result<HttpClient> {
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT));
+    http.enforce_http(false);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let connector = if providers.iter().any(|provider| provider.uri.scheme_str() == Some("https")) {
+        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| {
+            Error::invalid("llm.upstreams", format!("need root certificates, install ca-certificates: {error}"))
+        })?
+    } else {
+        // Reading the machine's certificates takes longer than the rest of the start.
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(Error::internal)?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        HttpsConnectorBuilder::new().with_tls_config(config)
+    };
+    let connector = connector.https_or_http().enable_http1().wrap_connector(http);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE_FOR)
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(IDLE_MAX)
+        .build(connector))
+}
+
+impl Provider {
+    fn new(config: &UpstreamConfig, llm: &LlmConfig, metrics: &Metrics) -> Result<Self> {
+        let invalid = |what: &str| Error::invalid("llm.upstreams", format!("{what} of `{}`", config.name));
+        let base = config.base_url.trim_end_matches('/');
+        let uri: Uri = format!("{base}/chat/completions").parse().map_err(|_| invalid("cannot read base_url"))?;
+        let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || !plain || uri.query().is_some() {
+            return Err(invalid("expected an address such as https://api.example.com/v1 as base_url"));
+        }
+        let key = config.api_key.clone().or_else(|| llm.api_key.clone());
+        let key = key.filter(|key| !key.expose_secret().is_empty());
+        let authorization = key.as_ref().map(|key| HeaderValue::try_from(format!("Bearer {}", key.expose_secret())));
+        let mut authorization = authorization.transpose().map_err(|_| invalid("cannot send the api_key"))?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
+        Ok(Self {
+            source: Arc::new(Source::new(&config.name, metrics)),
+            uri,
+            authorization,
+            key,
+            models: config.models.clone(),
+            timeout: seconds(config.timeout_s.max(1)),
+            failures: AtomicU32::new(0),
+            left_out_until: AtomicI64::new(i64::MIN),
+        })
+    }
+
+    /// Its name for a model.
+    pub(super) fn model<'a>(&'a self, asked: &'a str) -> &'a str {
+        self.models.get(asked).map_or(asked, String::as_str)
+    }
+
+    /// The models that it has a name for.
+    pub(super) fn known_models(&self) -> impl Iterator<Item = &str> {
+        self.models.keys().map(String::as_str)
+    }
+
+    /// It failed so often, so lately, that others are asked before it.
+    pub(super) fn is_left_out(&self, now: Timestamp) -> bool {
+        now.micros() < self.left_out_until.load(Relaxed)
+    }
+
+    fn worked(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+        }
+    }
+
+    /// Remembers a failure; `lasting` ones are enough alone.
+    fn failed(&self, now: Timestamp, lasting: bool) {
+        if lasting || self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES_MAX {
+            self.failures.store(0, Relaxed);
+            self.left_out_until.store(now.plus(LEFT_OUT_FOR).micros(), Relaxed);
+        }
+    }
+
+    /// Asks once. Gives the answer as soon as it has begun.
+    pub(super) async fn ask(
+        &self,
+        client: &HttpClient,
+        body: Bytes,
+        stream: bool,
+        now: Timestamp,
+    ) -> Result<Response<Incoming>, Trouble> {
+        let outcome = timeout(self.timeout, client.request(self.request(body, stream))).await;
+        let trouble = match outcome {
+            Ok(Ok(response)) if response.status().is_success() => {
+                self.worked();
+                return Ok(response);
+            }
+            Ok(Ok(response)) => self.refusal(response).await,
+            Ok(Err(error)) => Trouble::Failed(chain(&error)),
+            Err(_) => Trouble::Timeout,
+        };
+        self.remember(&trouble, now);
+        Err(trouble)
+    }
+
+    /// Reads an answer to its end.
+    pub(super) async fn read_whole(&self, body: Incoming, bytes_max: u64, now: Timestamp) -> Result<Bytes, Trouble> {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let trouble = match timeout(self.timeout, Limited::new(body, bytes_max).collect()).await {
+            Ok(Ok(whole)) => return Ok(whole.to_bytes()),
+            Ok(Err(error)) => Trouble::Failed(format!("its answer broke off: {error}")),
+            Err(_) => Trouble::Timeout,
+        };
+        self.remember(&trouble, now);
+        Err(trouble)
+    }
+
+    /// Its answer is not JSON.
+    pub(super) fn speaks_nonsense(&self, now: Timestamp) -> Trouble {
+        let trouble = Trouble::Failed("its answer is not JSON".to_owned());
+        self.remember(&trouble, now);
+        trouble
+    }
+
+    fn remember(&self, trouble: &Trouble, now: Timestamp) {
+        let name = &self.source.name;
+        match trouble {
+            // It works, and is right.
+            Trouble::Request(..) => self.worked(),
+            Trouble::Busy { .. } => {
+                tracing::warn!(upstream = name, error_code = "busy", "a provider refuses calls for now");
+                self.failed(now, false);
+            }
+            Trouble::Timeout => {
+                tracing::warn!(upstream = name, error_code = "timeout", "a provider did not answer in time");
+                self.failed(now, false);
+            }
+            Trouble::Failed(error) => {
+                tracing::warn!(upstream = name, error_code = "model_failed", error, "a provider failed");
+                self.failed(now, false);
+            }
+        }
+    }
+
+    fn request(&self, body: Bytes, stream: bool) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accepted = if stream { "text/event-stream" } else { "application/json" };
+        headers.insert(ACCEPT, HeaderValue::from_static(accepted));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("astrfleet/", env!("CARGO_PKG_VERSION"))));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        request
+    }
+
+    /// What an answer means that is no success.
+    async fn refusal(&self, response: Response<Incoming>) -> Trouble {
+        let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let reading = Limited::new(response.into_body(), ERROR_BYTES_MAX).collect();
+        let body = match timeout(CONNECT, reading).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            _ => Bytes::new(),
+        };
+        match status.as_u16() {
+            // The platform's key is not accepted, or has no money: nothing that a bot could mend.
+            code @ (401..=403) => Trouble::Failed(format!("it refuses our key (HTTP {code}): look at its api_key")),
+            429 if memchr::memmem::find(&body, b"insufficient_quota").is_some() => {
+                Trouble::Failed("our account there is used up (HTTP 429, insufficient_quota)".to_owned())
+            }
+            429 => Trouble::Busy { retry_after },
+            408 | 409 | 425 | 500.. => Trouble::Failed(format!("it answered HTTP {status}")),
+            400..=499 => Trouble::Request(status, self.without_key(body)),
+            _ => Trouble::Failed(format!("it answered HTTP {status}: is its base_url right?")),
+        }
+    }
+
+    /// An error's body as the bot may see it: an object with an `error`, in which our key does not stand.
+    fn without_key(&self, body: Bytes) -> Bytes {
+        let has_key =
+            self.key.as_ref().is_some_and(|key| memchr::memmem::find(&body, key.expose_secret().as_bytes()).is_some());
+        let is_error = serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|body| body["error"].is_object());
+        if is_error && !has_key {
+            return body;
+        }
+        OpenAiError::new(400, "invalid_request", "the model's provider refused this request").body()
+    }
+}
+
+impl Trouble {
+    /// Whether another provider may do better.
+    pub(super) fn try_another(&self) -> bool {
+        match self {
+            // Another one may have the model.
+            Self::Request(status, _) => *status == StatusCode::NOT_FOUND,
+            Self::Busy { .. } | Self::Timeout | Self::Failed(_) => true,
+        }
+    }
+
+    /// What a bot's user is told.
+    pub(super) fn failure(&self) -> Failure {
+        let detail = match self {
+            Self::Request(status, _) => {
+                format!("the model refused this request (HTTP {}): try a shorter or another one", status.as_u16())
+            }
+            Self::Busy { .. } => "the model's provider is at its limit: try again in a moment".to_owned(),
+            Self::Timeout => "the model did not answer in time: try again".to_owned(),
+            Self::Failed(_) => {
+                "the model cannot be reached: try again, and tell the platform's administrator if it lasts".to_owned()
+            }
+        };
+        Failure { code: "model_failed".to_owned(), detail }
+    }
+
+    /// What the bot is answered.
+    pub(super) fn answer(self) -> OpenAiError {
+        let detail = self.failure().detail;
+        match self {
+            Self::Request(status, body) => OpenAiError::from_provider(status, body),
+            Self::Busy { retry_after } => OpenAiError::coded("too_many", detail).retry_after(retry_after.unwrap_or(1)),
+            Self::Timeout => OpenAiError::coded("timeout", detail),
+            Self::Failed(_) => OpenAiError::coded("bad_gateway", detail),
+        }
+    }
+}
+
+/// What a bot's user is told when a stream broke off.
+pub(super) fn broke_off() -> Failure {
+    Failure { code: "model_failed".to_owned(), detail: "the model's answer broke off: try again".to_owned() }
+}
