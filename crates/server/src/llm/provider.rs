@@ -82,21 +82,11 @@ pub(super) enum Trouble {
 /// # Errors
 /// [`Error::Invalid`].
 pub(super) fn providers(config: &LlmConfig, metrics: &Metrics) -> Result<Vec<Provider>> {
-    if !config.upstreams.is_empty() {
-        return config.upstreams.iter().map(|upstream| Provider::new(upstream, config, metrics)).collect();
-    }
-    let Some(key) = config.api_key.clone().filter(|key| !key.expose_secret().is_empty()) else { return Ok(Vec::new()) };
-    let host = config.base_url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
-    let only = UpstreamConfig {
-        name: host.unwrap_or_else(|| "default".to_owned()),
-        base_url: config.base_url.clone(),
-        api_key: Some(key),
-        models: BTreeMap::new(),
-        timeout_s: 60,
-    };
-    Ok(vec![Provider::new(&only, config, metrics)?])
+    config.upstreams.iter().map(|upstream| Provider::new(upstream, config, metrics)).collect()
 }
 
+/// What asks them all.
+///
 /// # Errors
 /// [`Error::Invalid`] where TLS is needed and this machine has no root certificates.
 pub(super) fn client(providers: &[Provider]) -> Result<HttpClient> {
