@@ -130,7 +130,7 @@ pub struct TestApp {
     /// What they say.
     pub bots: Arc<FakeBots>,
     router: axum::Router,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl TestApp {
@@ -160,6 +160,20 @@ impl TestApp {
         change(&mut config);
         let app = App::new(ports, config, Part::ALL.into()).unwrap();
         let router = router(app.clone());
+        Self { app, clock, store, runtime, bots, router, folder: Arc::new(folder) }
+    }
+
+    /// The same platform after its process was started anew: everything stored is there, nothing in memory is.
+    ///
+    /// # Panics
+    /// Where the configuration does not serve.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        let ports = Ports { bus: Arc::new(MemoryBus::new(1_024)), ..self.app.ports.clone() };
+        let app = App::new(ports, self.app.config.clone(), Part::ALL.into()).unwrap();
+        let router = router(app.clone());
+        let (clock, store) = (Arc::clone(&self.clock), self.store.clone());
+        let (runtime, bots, folder) = (Arc::clone(&self.runtime), Arc::clone(&self.bots), Arc::clone(&self.folder));
         Self { app, clock, store, runtime, bots, router, folder }
     }
 
