@@ -93,14 +93,26 @@ pub fn next(state: Observed, event: Event) -> Result<Observed, Error> {
         }
         (O::Starting | O::Waking | O::Degraded | O::Running, Event::BecameReady) => Ok(O::Running),
         (O::Running | O::Degraded, Event::StoppedAnswering) => Ok(O::Degraded),
-        (O::Provisioning | O::Starting | O::Waking | O::Running | O::Degraded | O::Pending, Event::Exited) => {
-            Ok(O::Pending)
-        }
-        (O::Provisioning | O::Starting | O::Waking | O::Running | O::Degraded | O::Pending, Event::GivenUp) => {
-            Ok(O::Failed)
-        }
+        (state, Event::Exited) if may_have_ended(state) => Ok(O::Pending),
+        (state, Event::GivenUp) if may_have_ended(state) => Ok(O::Failed),
         (O::Failed | O::Suspended | O::Pending, Event::TryAgain) => Ok(O::Pending),
         (state, event) => Err(Error::conflict(format!("a bot that is {state:?} cannot be {event:?}").to_lowercase())),
+    }
+}
+
+/// Whether the end of a process, or of the try to start one, makes sense in `state`.
+fn may_have_ended(state: Observed) -> bool {
+    use Observed as O;
+    match state {
+        O::Pending
+        | O::Provisioning
+        | O::Starting
+        | O::Waking
+        | O::Running
+        | O::Degraded
+        | O::Updating
+        | O::Restoring => true,
+        O::Hibernated | O::Suspended | O::Failed | O::Deleting => false,
     }
 }
 

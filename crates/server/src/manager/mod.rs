@@ -5,32 +5,38 @@
 mod api;
 mod decide;
 mod keeper;
+mod operate;
+mod permit;
+mod take_over;
+mod talk;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
 use astrfleet_core::{
     Error, Result,
-    id::{InstanceId, TenantId},
-    instance::{Desired, Event, Instance, Observed},
+    id::TenantId,
+    instance::{Instance, Observed},
     page::PageRequest,
-    ports::{BotAccess, BusEvent, FoundBot},
+    ports::{BotAccess, BusEvent},
 };
-use futures_util::{StreamExt, future::join_all};
-use tokio::sync::{Mutex, Notify, Semaphore};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use futures_util::StreamExt;
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     app::{App, Base},
     config::seconds,
     loops::Loop,
     metrics::StateLabel,
-    problem::chain,
     tenant,
 };
+
+pub use self::{api::view::InstanceView, operate::Operation};
 
 /// The reason of a bot whose data is gone.
 pub const ERASED: &str = "erased";
@@ -62,6 +68,14 @@ struct Known {
     route: Route,
     wake: Arc<Notify>,
     kept: bool,
+    /// Of a bot that was found running, until its keeper has it.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Known {
+    fn new(instance: Instance, route: Route) -> Self {
+        Self { instance, route, wake: Arc::new(Notify::new()), kept: false, place: None }
+    }
 }
 
 /// Keeps bots, and knows where they are.
@@ -75,8 +89,10 @@ pub struct Service {
     places: Arc<Semaphore>,
     /// Bots that may start at the same time.
     turns: Arc<Semaphore>,
-    /// Ports that are some bot's.
-    ports: Mutex<HashMap<u16, InstanceId>>,
+    /// Held while a port is chosen and written down: none is given twice.
+    choosing_port: Mutex<()>,
+    keepers: TaskTracker,
+    channels: talk::ChannelCache,
 }
 
 impl Service {
@@ -92,7 +108,9 @@ impl Service {
             llm_base_url: OnceLock::new(),
             bots: RwLock::default(),
             changed: Notify::new(),
-            ports: Mutex::default(),
+            choosing_port: Mutex::default(),
+            keepers: TaskTracker::new(),
+            channels: talk::channel_cache(),
         }
     }
 
@@ -108,8 +126,7 @@ impl Service {
 
     /// Where the bot of `tenant` is: from memory.
     pub fn route(&self, tenant: &TenantId) -> Route {
-        let bots = self.bots.read().unwrap_or_else(PoisonError::into_inner);
-        bots.get(tenant).map_or_else(
+        self.known().get(tenant).map_or_else(
             || Route::NotReady { observed: Observed::Pending, reason: "it is being looked for".to_owned() },
             |known| known.route.clone(),
         )
@@ -144,11 +161,12 @@ impl Service {
         }
     }
 
-    /// Looks at a bot again at once: something was changed.
-    pub fn wake(&self, tenant: &TenantId) {
-        if let Some(known) = self.bots.read().unwrap_or_else(PoisonError::into_inner).get(tenant) {
-            known.wake.notify_one();
-        }
+    /// Looks at a bot again at once: something was changed. Returns whether it has a keeper that hears it.
+    pub fn wake(&self, tenant: &TenantId) -> bool {
+        let bots = self.known();
+        let Some(known) = bots.get(tenant).filter(|known| known.kept) else { return false };
+        known.wake.notify_one();
+        true
     }
 
     /// What it takes to talk to a bot.
@@ -164,84 +182,6 @@ impl Service {
         })
     }
 
-    /// Finds the bots that an earlier run of the platform left running: those that are wanted are kept, all others
-    /// stopped. Called once, before anything is started. Returns how many were kept.
-    ///
-    /// # Errors
-    /// What the store or the runtime says.
-    pub async fn adopt(&self) -> Result<usize> {
-        let mut found: HashMap<InstanceId, FoundBot> =
-            self.base.runtime.find().await?.into_iter().map(|bot| (bot.instance.clone(), bot)).collect();
-        let mut adopted = 0;
-        for instance in self.all_instances().await? {
-            let running = found.remove(&instance.id);
-            let wanted = instance.desired == Desired::Running;
-            if let Some(bot) = running.filter(|bot| wanted && bot.generation == instance.generation) {
-                let kept = Instance { port: Some(bot.port), ..instance };
-                self.ports.lock().await.insert(bot.port, kept.id.clone());
-                let starting = match kept.observed {
-                    Observed::Provisioning | Observed::Pending => {
-                        kept.after(Event::ProcessStarted, "found running", self.base.clock.now())?
-                    }
-                    _ => kept,
-                };
-                self.write(&starting).await?;
-                adopted += 1;
-                continue;
-            }
-            self.base.runtime.stop(&instance.id).await?;
-            let ended = match instance.observed {
-                Observed::Starting
-                | Observed::Running
-                | Observed::Degraded
-                | Observed::Waking
-                | Observed::Provisioning => {
-                    instance.after(Event::Exited, "the platform was started again", self.base.clock.now())?
-                }
-                _ => instance,
-            };
-            self.write(&ended).await?;
-        }
-        // Bots of which nothing is stored any more.
-        for stray in found.into_keys() {
-            tracing::warn!(instance_id = %stray, "a bot runs that belongs to nobody: it is stopped");
-            self.base.runtime.stop(&stray).await?;
-        }
-        Ok(adopted)
-    }
-
-    /// Stops all bots, for the end of the process: they are wanted as before, and the next start starts them again.
-    pub async fn stop_all(&self, limit: Duration) {
-        let tenants: Vec<TenantId> = self.bots.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        let stop = |tenant: TenantId| async move {
-            for _ in 0..WRITE_ATTEMPTS {
-                match self.stop_for_the_end(&tenant).await {
-                    Ok(()) | Err(Error::NotFound { .. }) => return,
-                    Err(Error::Stale { .. }) => {}
-                    Err(error) => {
-                        tracing::warn!(tenant_id = %tenant, error = chain(&error), "a bot could not be stopped in order");
-                        return;
-                    }
-                }
-            }
-        };
-        if tokio::time::timeout(limit, join_all(tenants.into_iter().map(stop))).await.is_err() {
-            tracing::warn!("not all bots were stopped in time: the next start finds them");
-        }
-    }
-
-    async fn stop_for_the_end(&self, tenant: &TenantId) -> Result<()> {
-        let instance = self.base.store.instances(tenant).get().await?;
-        self.base.runtime.stop(&instance.id).await?;
-        match instance.observed {
-            Observed::Starting | Observed::Running | Observed::Degraded | Observed::Waking | Observed::Provisioning => {
-                let ended = instance.after(Event::Exited, "the platform was stopped", self.base.clock.now())?;
-                self.write(&ended).await.map(|_| ())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Stores what changed and tells everybody.
     pub(crate) async fn write(&self, instance: &Instance) -> Result<Instance> {
         let written = self.base.store.instances(&instance.tenant_id).update(instance).await?;
@@ -252,38 +192,68 @@ impl Service {
         Ok(written)
     }
 
-    /// Remembers where a bot is.
+    /// Gives a bot that is about to start a number and a port that are nobody else's. Written down before its process
+    /// begins: whatever an older process still says is not believed from here on.
+    async fn renew(&self, instance: Instance) -> Result<(Instance, u16)> {
+        let _alone = self.choosing_port.lock().await;
+        let taken: Vec<u16> = self.known().values().filter_map(|known| known.instance.port).collect();
+        let port = self.base.runtime.free_port(&taken).await?;
+        let renewed = Instance {
+            port: Some(port),
+            generation: instance.generation + 1,
+            version: self.base.runtime.astrbot_version().to_owned(),
+            reason: String::new(),
+            ..instance
+        };
+        Ok((self.write(&renewed).await?, port))
+    }
+
+    /// Remembers where a bot is, unless something newer is known of it.
     fn know(&self, instance: &Instance) {
         let route = match self.access(instance) {
             Ok(access) if instance.is_ready() => Route::Ready { access, generation: instance.generation },
             _ => Route::NotReady { observed: instance.observed, reason: instance.reason.clone() },
         };
-        let mut bots = self.bots.write().unwrap_or_else(PoisonError::into_inner);
-        let known = bots.entry(instance.tenant_id.clone()).or_insert_with(|| Known {
-            instance: instance.clone(),
-            route: route.clone(),
-            wake: Arc::new(Notify::new()),
-            kept: false,
-        });
-        let same = known.instance.observed == instance.observed && known.instance.generation == instance.generation;
-        known.instance = instance.clone();
-        known.route = route;
-        drop(bots);
-        if !same {
-            self.count();
+        let mut bots = self.known_mut();
+        match bots.get_mut(&instance.tenant_id) {
+            Some(known) if known.instance.version_lock >= instance.version_lock => return,
+            Some(known) => {
+                known.instance = instance.clone();
+                known.route = route;
+            }
+            None => {
+                bots.insert(instance.tenant_id.clone(), Known::new(instance.clone(), route));
+            }
         }
-        self.changed.notify_waiters();
-    }
-
-    fn forget(&self, tenant: &TenantId) {
-        self.bots.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        drop(bots);
         self.count();
         self.changed.notify_waiters();
     }
 
+    fn forget(&self, tenant: &TenantId) {
+        self.known_mut().remove(tenant);
+        self.count();
+        self.changed.notify_waiters();
+    }
+
+    /// Its keeper is gone: the next run of `keep_all` makes another one.
+    fn unkept(&self, tenant: &TenantId) {
+        if let Some(known) = self.known_mut().get_mut(tenant) {
+            known.kept = false;
+        }
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, HashMap<TenantId, Known>> {
+        self.bots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> RwLockWriteGuard<'_, HashMap<TenantId, Known>> {
+        self.bots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn count(&self) {
         let mut counts: HashMap<Observed, i64> = HashMap::new();
-        for known in self.bots.read().unwrap_or_else(PoisonError::into_inner).values() {
+        for known in self.known().values() {
             *counts.entry(known.instance.observed).or_default() += 1;
         }
         self.base.metrics.instances.clear();
@@ -306,42 +276,38 @@ impl Service {
         }
     }
 
-    /// Gives every bot a keeper, and passes on what changed. Returns how many keepers are new.
+    /// Gives every bot a keeper that has none. Returns how many keepers are new.
     async fn keep_all(self: &Arc<Self>) -> Result<u64> {
         let mut new = 0;
         for instance in self.all_instances().await? {
-            let wake = {
-                let mut bots = self.bots.write().unwrap_or_else(PoisonError::into_inner);
-                let known = bots.entry(instance.tenant_id.clone()).or_insert_with(|| Known {
-                    route: Route::NotReady { observed: instance.observed, reason: instance.reason.clone() },
-                    instance: instance.clone(),
-                    wake: Arc::new(Notify::new()),
-                    kept: false,
-                });
-                if std::mem::replace(&mut known.kept, true) {
-                    continue;
+            self.know(&instance);
+            let tenant = instance.tenant_id;
+            let (wake, place) = match self.known_mut().get_mut(&tenant) {
+                Some(known) if !known.kept => {
+                    known.kept = true;
+                    (Arc::clone(&known.wake), known.place.take())
                 }
-                Arc::clone(&known.wake)
+                _ => continue,
             };
             new += 1;
-            let keeper = keeper::Keeper::new(Arc::clone(self), instance.tenant_id, wake);
-            self.base.tasks.spawn(keeper.run());
+            self.keepers.spawn(keeper::Keeper::new(Arc::clone(self), tenant, wake, place).run());
         }
         Ok(new)
     }
 }
 
 fn not_ready(observed: Observed, reason: &str) -> Error {
+    Error::unavailable("the bot", in_words(observed, reason))
+}
+
+fn in_words(observed: Observed, reason: &str) -> String {
     let state = format!("{observed:?}").to_lowercase();
-    Error::unavailable(
-        "the bot",
-        if reason.is_empty() { format!("it is {state}") } else { format!("it is {state}: {reason}") },
-    )
+    if reason.is_empty() { format!("it is {state}") } else { format!("it is {state}: {reason}") }
 }
 
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(api::get::handler)).routes(routes!(api::events::handler))
+    api::routes()
 }
 
 /// The loops of this role.
@@ -356,15 +322,11 @@ pub fn loops(app: &App) -> Vec<Loop> {
                 event = events.next() => event,
             };
             match event {
-                Some(BusEvent::InstanceChanged { tenant, .. }) => {
-                    let kept = listener.bots.read().unwrap_or_else(PoisonError::into_inner).contains_key(&tenant);
-                    if !kept {
+                Some(BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant)) => {
+                    // A bot without a keeper is found in the store.
+                    if !listener.wake(&tenant) {
                         woken.notify_one();
                     }
-                }
-                Some(BusEvent::TenantChanged(tenant)) => {
-                    listener.wake(&tenant);
-                    woken.notify_one();
                 }
                 Some(_) => {}
                 None => return,

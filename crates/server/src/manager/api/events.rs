@@ -1,27 +1,24 @@
 //! `GET /tenants/{tenant}/instance/events`
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use astrfleet_core::ports::BusEvent;
 use axum::{
     extract::State,
-    response::sse::{Event, KeepAlive, Sse},
+    response::sse::{Event, Sse},
 };
 use futures_util::{Stream, StreamExt, stream};
 
-use super::view::InstanceView;
+use super::{view::InstanceView, watch};
 use crate::{
     app::App,
     extract::{InTenant, may},
     problem::Problem,
 };
 
-/// A comment is sent so often, or a proxy may take the stream for dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
 /// Every change of the bot's state
 ///
-/// A stream of `state` events, each with the whole instance as it is then; the first one at once.
+/// A stream of `state` events, each with the whole instance as it is then; the first one at once. Ends with the bot.
 #[utoipa::path(
     get, path = "/api/v1/tenants/{tenant}/instance/events", tag = "instance", operation_id = "watch_instance",
     params(("tenant" = String, Path, description = "Id or name")),
@@ -33,24 +30,33 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 )]
 pub(in crate::manager) async fn handler(
     State(app): State<App>,
-    caller: InTenant<may::InstanceRead>,
+    of: InTenant<may::InstanceRead>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let tenant = caller.tenant;
-    let own = tenant.id.clone();
+    let tenant = of.tenant.id.clone();
     // Subscribed before the first look: no change falls between the two.
-    let changes = app.bus.subscribe().filter(move |event| {
-        let ours = matches!(event, BusEvent::InstanceChanged { tenant, .. } if *tenant == own);
-        std::future::ready(ours)
+    let changes = app.bus.subscribe().filter_map(move |event| {
+        let ours = matches!(event, BusEvent::InstanceChanged { tenant: changed, .. } if changed == tenant);
+        std::future::ready(ours.then_some(()))
     });
-    let stop = app.stop.clone();
-    let states = stream::once(async {}).chain(changes.map(|_| ())).then(move |()| {
-        let (app, tenant) = (app.clone(), tenant.clone());
+    let looks = stream::select(changes, watch::looks());
+    let until = watch::until_refused(&app, &of);
+    let states = stream::unfold((looks.boxed(), None), move |(mut looks, mut shown)| {
+        let (app, tenant) = (app.clone(), of.tenant.id.clone());
         async move {
-            let instance = app.store.instances(&tenant.id).get().await.ok()?;
-            let view = InstanceView::of(&app, &tenant, instance).await.ok()?;
-            Event::default().event("state").json_data(view).ok()
+            loop {
+                if shown.is_some() {
+                    looks.next().await?;
+                }
+                // A bot that is gone ends the stream.
+                let instance = app.store.instances(&tenant).get().await.ok()?;
+                if shown == Some(instance.version_lock) {
+                    continue;
+                }
+                shown = Some(instance.version_lock);
+                let event = watch::event(&app, instance).await.ok()?;
+                return Some((Ok(event), (looks, shown)));
+            }
         }
     });
-    let events = states.filter_map(|event| async move { event.map(Ok) }).take_until(stop.cancelled_owned());
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
+    Ok(Sse::new(states.take_until(until)).keep_alive(watch::heartbeat()))
 }

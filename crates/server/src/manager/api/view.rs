@@ -1,6 +1,7 @@
 //! A bot as the API shows it.
 
 use astrfleet_core::{
+    channel::Channel,
     id::{InstanceId, TenantId},
     instance::{Desired, Instance, Observed},
     ports::BotStatus,
@@ -35,10 +36,30 @@ pub struct InstanceView {
     pub version: String,
     /// The host of its own dashboard; `POST …/instance/open` gives a link that is signed in.
     pub url: String,
+    /// The IM platforms that it serves, as it said a moment ago; none while it does not answer.
+    pub channels: Vec<ChannelState>,
     /// Exits that nobody asked for, since it last ran quietly for a while.
     pub restarts: u32,
     /// Resident memory, in bytes; 0 while it does not run.
     pub memory_bytes: u64,
+}
+
+/// A channel in short; `…/channels` has the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct ChannelState {
+    /// The bot's name of it.
+    pub id: String,
+    /// The bot's name of the IM platform.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it works now.
+    pub connected: bool,
+}
+
+impl From<Channel> for ChannelState {
+    fn from(channel: Channel) -> Self {
+        Self { id: channel.id, kind: channel.kind, connected: channel.connected }
+    }
 }
 
 impl InstanceView {
@@ -52,6 +73,7 @@ impl InstanceView {
             BotStatus::Absent | BotStatus::Exited { .. } => 0,
         };
         Ok(Self {
+            channels: app.manager.channel_states(&instance).await,
             ready: instance.is_ready(),
             url: app.gateway.dashboard_url(&tenant.name),
             id: instance.id,

@@ -1,0 +1,80 @@
+//! Talking to a tenant's bot on behalf of the API: its client, where it answers, and its channels as the bot's own view
+//! shows them, remembered for a moment.
+
+use std::{sync::Arc, time::Duration};
+
+use astrfleet_core::{
+    Error, Result, channel::Channel, id::InstanceId, instance::Instance, ports::BotClient, tenant::Tenant,
+};
+use moka::sync::Cache;
+
+use super::{Route, Service, api::view::ChannelState, in_words};
+
+/// How long a bot may take to say which channels it has, where they are only a part of an answer.
+const CHANNELS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long they are remembered.
+const CHANNELS_TTL: Duration = Duration::from_secs(10);
+/// Bots whose channels are remembered.
+const CHANNELS_OF_BOTS_MAX: u64 = 10_000;
+
+/// The channels of one start of a bot.
+pub(super) type ChannelCache = Cache<(InstanceId, i64), Arc<[ChannelState]>>;
+
+pub(super) fn channel_cache() -> ChannelCache {
+    Cache::builder().max_capacity(CHANNELS_OF_BOTS_MAX).time_to_live(CHANNELS_TTL).build()
+}
+
+impl Service {
+    /// A client of a tenant's bot.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where it does not answer now, with the reason.
+    pub fn client(&self, tenant: &Tenant) -> Result<Box<dyn BotClient>> {
+        match self.route(&tenant.id) {
+            Route::Ready { access, .. } => Ok(self.base.bots.client(&access)),
+            Route::NotReady { observed, reason } => Err(Error::conflict(format!(
+                "this takes a bot that is ready, and {}: see `GET …/instance`, and start it if it is stopped",
+                in_words(observed, &reason)
+            ))),
+        }
+    }
+
+    /// Which channels a bot serves: empty where it does not say so in time.
+    pub(super) async fn channel_states(&self, instance: &Instance) -> Vec<ChannelState> {
+        let (true, Ok(access)) = (instance.is_ready(), self.access(instance)) else { return Vec::new() };
+        let key = (instance.id.clone(), instance.generation);
+        if let Some(channels) = self.channels.get(&key) {
+            return channels.to_vec();
+        }
+        let bot = self.base.bots.client(&access);
+        match tokio::time::timeout(CHANNELS_TIMEOUT, bot.channels()).await {
+            Ok(Ok(channels)) => {
+                let channels: Arc<[ChannelState]> = channels.into_iter().map(ChannelState::from).collect();
+                self.channels.insert(key, Arc::clone(&channels));
+                channels.to_vec()
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::debug!(instance_id = %instance.id, "a bot did not name its channels in time");
+                Vec::new()
+            }
+        }
+    }
+
+    /// They were changed just now.
+    pub(super) fn forget_channels(&self, tenant: &Tenant) {
+        let bot = self.known().get(&tenant.id).map(|known| (known.instance.id.clone(), known.instance.generation));
+        if let Some(key) = bot {
+            self.channels.invalidate(&key);
+        }
+    }
+}
+
+/// With the address that the IM platform has to be given: below the tenant's name, not the bot's own.
+pub(super) fn reachable(tenant: &Tenant, channel: Channel) -> Channel {
+    let webhook_path = channel
+        .webhook_path
+        .as_deref()
+        .and_then(|path| path.rsplit('/').next())
+        .map(|webhook| format!("/hooks/{}/{webhook}", tenant.name));
+    Channel { webhook_path, ..channel }
+}
