@@ -153,18 +153,31 @@ pub enum Finding {
     },
 }
 
-/// Looks for a message in a bot's memory of its session. `known` is the bot's number of it, where the bot has said so;
-/// `earlier` the largest number that belongs to an earlier message; `text` is what was sent.
+/// What is looked for in a bot's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought<'a> {
+    /// The bot's number of the message, where the bot has said so.
+    pub known: Option<i64>,
+    /// The largest number that belongs to an earlier message.
+    pub earlier: i64,
+    /// What was sent.
+    pub text: &'a str,
+    /// Files went with it: then the bot may keep the text otherwise.
+    pub with_files: bool,
+}
+
+/// Looks for a message in a bot's memory of its session.
 #[must_use]
-pub fn find(history: &[HistoryRecord], known: Option<i64>, earlier: i64, text: &str, failure_text: &str) -> Finding {
+pub fn find(history: &[HistoryRecord], sought: Sought<'_>, failure_text: &str) -> Finding {
+    let Sought { known, earlier, text, with_files } = sought;
     let by_user = || history.iter().enumerate().filter(|(_, record)| !record.from_bot);
     let asked = match known {
         Some(known) => by_user().find(|(_, record)| record.record == known),
-        // With files the bot may keep the text otherwise: then the first that belongs to nobody else is it.
         None => {
             let mut later = by_user().filter(|(_, record)| record.record > earlier);
-            let first = later.clone().next();
-            later.find(|(_, record)| record.text.trim() == text.trim()).or(first)
+            // A record with other words is another message's, whose number was never told.
+            let first = if with_files { later.clone().next() } else { None };
+            later.find(|(_, record)| record.text.split_whitespace().eq(text.split_whitespace())).or(first)
         }
     };
     let Some((at, asked)) = asked else {
@@ -189,7 +202,7 @@ mod tests {
         message::TokenUsage,
     };
 
-    use super::{Answer, Finding, Step, find};
+    use super::{Answer, Finding, Sought, Step, find};
 
     const FAILURE: &str = "The model could not answer. (x1)";
 
@@ -235,14 +248,16 @@ mod tests {
     fn a_message_is_found_in_the_bots_memory() {
         let history =
             [line(1, false, "a"), line(2, true, "A"), line(3, false, "b"), line(4, false, "c"), line(6, true, "C")];
-        let find = |known, earlier, text| find(&history, known, earlier, text, FAILURE);
+        let find = |known, earlier, text| find(&history, Sought { known, earlier, text, with_files: false }, FAILURE);
         assert_eq!(find(None, 6, "d"), Finding::NotReceived);
         assert_eq!(find(None, 2, "b"), Finding::Unanswered { record: 3 });
         assert_eq!(find(Some(3), 0, "b"), Finding::Unanswered { record: 3 });
         let answered = Finding::Answered { record: 4, answer: 6, text: "C".to_owned(), usage: None, failed: false };
         assert_eq!(find(Some(4), 0, "c"), answered);
         assert_eq!(find(None, 3, "c"), answered);
-        assert_eq!(find(None, 3, "kept otherwise"), answered);
+        assert_eq!(find(None, 3, "another's"), Finding::NotReceived);
+        let with_files = Sought { known: None, earlier: 3, text: "kept otherwise", with_files: true };
+        assert_eq!(super::find(&history, with_files, FAILURE), answered);
         assert_eq!(find(Some(9), 6, "d"), Finding::Unanswered { record: 9 }, "what the bot has said is believed");
     }
 }

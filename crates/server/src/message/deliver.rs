@@ -290,6 +290,10 @@ impl Service {
                 tracing::warn!(error = chain(&error), "a bot broke off before it took a message");
                 return self.clarify(chat).await;
             }
+            Ending::Whole if !answer.has_begun() && !answer.model_failed() => {
+                tracing::warn!("a bot ended without having taken a message");
+                return self.clarify(chat).await;
+            }
             Ending::Broken(error) if !answer.is_confirmed() => {
                 tracing::warn!(error = chain(&error), "a bot broke off in the middle of an answer");
                 self.cut_off(message, answer.text()).await?;
@@ -328,24 +332,36 @@ impl Service {
         if answer.model_failed() {
             return self.model_failed(chat).await;
         }
-        let delivery = Delivery { bot_record: answer.received, ..chat.delivery.clone() };
-        let remembered = if unsure { self.look(chat.client, &delivery).await.ok() } else { None };
-        let whole = match remembered {
-            Some(Finding::Answered { failed: true, .. }) => return self.model_failed(chat).await,
-            Some(Finding::Answered { answer: record, text, usage, .. }) if !text.is_empty() => {
-                let files = self.take_files(chat.client, &delivery.end_user, message, &answer.files).await;
-                Whole { text, files, usage: answer.usage.or(usage), record: Some(record) }
+        let said =
+            |text: &str| Whole { text: text.to_owned(), files: Vec::new(), usage: answer.usage, record: answer.saved };
+        let whole = match if unsure { Some(self.remembered(chat, &answer).await) } else { None } {
+            Some(Ok(Finding::Answered { failed: true, .. })) => return self.model_failed(chat).await,
+            Some(Ok(Finding::Answered { answer: record, text, usage, .. })) if !text.is_empty() => {
+                Whole { usage: answer.usage.or(usage), record: Some(record), ..said(&text) }
+            }
+            Some(Err(error)) => {
+                tracing::warn!(error = chain(&error), "it is not known whether an answer is whole");
+                return self.cut_off(message, answer.text()).await.map(|_| ());
             }
             _ if answer.is_empty() => {
-                self.failed(message, failure("no_answer", "the bot ended without an answer to this message")).await?;
-                return Ok(());
+                let silent = failure("no_answer", "the bot ended without an answer to this message");
+                return self.failed(message, silent).await.map(|_| ());
             }
-            _ => {
-                let files = self.take_files(chat.client, &delivery.end_user, message, &answer.files).await;
-                Whole { text: answer.text().to_owned(), files, usage: answer.usage, record: answer.saved }
-            }
+            _ => said(answer.text()),
         };
-        self.answered(message, whole).await.map(|_| ())
+        let files = self.take_files(chat.client, &chat.delivery.end_user, message, &answer.files).await;
+        self.answered(message, Whole { files, ..whole }).await.map(|_| ())
+    }
+
+    /// What the bot remembers of an answer whose end did not come. It may not have come so far yet.
+    async fn remembered(&self, chat: &Chat<'_>, answer: &Answer) -> Result<Finding> {
+        let delivery = Delivery { bot_record: answer.received, ..chat.delivery.clone() };
+        let found = self.look(chat.client, &delivery).await?;
+        if matches!(found, Finding::Answered { .. }) {
+            return Ok(found);
+        }
+        tokio::time::sleep(SETTLE).await;
+        self.look(chat.client, &delivery).await
     }
 
     async fn model_failed(&self, chat: &Chat<'_>) -> Result<()> {
@@ -357,9 +373,17 @@ impl Service {
     async fn clarify(&self, chat: &Chat<'_>) -> Result<Next> {
         let limit = seconds(self.base.config.message.wait_for_bot_s);
         let look = async {
-            tokio::time::sleep(SETTLE).await;
-            let (access, _) = self.manager.wait_ready(&chat.turn.tenant, limit).await?;
-            self.look(&*self.base.bots.client(&access), chat.delivery).await
+            let until = Instant::now() + limit;
+            loop {
+                tokio::time::sleep(SETTLE).await;
+                self.manager.wake(&chat.turn.tenant);
+                let (access, _) = self.manager.wait_ready(&chat.turn.tenant, limit).await?;
+                match self.look(&*self.base.bots.client(&access), chat.delivery).await {
+                    // It may have died without its manager having noticed yet.
+                    Err(Error::Unavailable { .. }) if Instant::now() < until => {}
+                    found => return found,
+                }
+            }
         };
         let found = tokio::select! {
             () = self.draining.cancelled() => return Ok(Next::LeftAsItIs),

@@ -40,7 +40,7 @@ use crate::{
 const CONCURRENT_CHATS_MAX: u32 = 8;
 /// How long a stop waits for deliveries to note how far they came.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-const REPAIR_PERIOD: Duration = Duration::from_secs(10);
+const REPAIR_PERIOD: Duration = Duration::from_secs(2);
 const DELIVER_PERIOD: Duration = Duration::from_secs(30);
 
 /// Delivers. Cheap to clone: all clones are the same one.

@@ -18,7 +18,7 @@ use astrfleet_core::{
 
 use super::{
     Service,
-    answer::{Finding, find},
+    answer::{Finding, Sought, find},
     deliver::model_failed,
     ending::Whole,
 };
@@ -99,7 +99,13 @@ impl Service {
             self.base.store.messages(&message.tenant_id).last_bot_record(&message.session_id, &message.id).await?;
         let history = client.history(&delivery.end_user, message.session_id.as_str()).await?;
         let failure_text = self.base.secrets.failure_text()?;
-        Ok(find(&history, delivery.bot_record, earlier, &message.text, &failure_text))
+        let sought = Sought {
+            known: delivery.bot_record,
+            earlier,
+            text: &message.text,
+            with_files: !message.attachments.is_empty(),
+        };
+        Ok(find(&history, sought, &failure_text))
     }
 
     async fn examine(&self, tenant: &TenantId, id: &MessageId) -> Result<bool> {

@@ -1,0 +1,300 @@
+//! A platform that can be killed and started again, on a database and bots that outlive it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicI64, atomic::Ordering},
+    time::Duration,
+};
+
+use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, limiter::MemoryLimiter};
+use astrfleet_core::{
+    Result,
+    id::{Ids, MessageId, SessionId, TenantId},
+    instance::{Desired, Instance, Observed},
+    message::{Exchange, Message, State},
+    page::PageRequest,
+    ports::{Clock, Rng, testing::CountingRng},
+    session::{Session, State as SessionState},
+    tenant::{Status, Tenant},
+    time::Timestamp,
+};
+use astrfleet_server::{
+    app::{App, Ports},
+    config::ServerConfig,
+    message::{
+        accept::Words,
+        live::{Position, Said},
+    },
+    role::Role,
+};
+use astrfleet_store::Db;
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::bots::{Fleet, FleetPorts};
+
+/// How long anything may take: only a test that hangs waits so long.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The real time, and never the same moment twice.
+pub struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    #[expect(clippy::disallowed_methods, reason = "this is where a test takes the time from")]
+    fn now(&self) -> Timestamp {
+        let real = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let real = i64::try_from(real.as_micros()).unwrap();
+        let last = self.0.fetch_max(real, Ordering::SeqCst);
+        if last < real {
+            Timestamp::from_micros(real)
+        } else {
+            Timestamp::from_micros(self.0.fetch_add(1, Ordering::SeqCst) + 1)
+        }
+    }
+}
+
+/// What outlives a platform.
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub clock: Arc<TestClock>,
+    pub rng: Arc<dyn Rng>,
+    pub fleet: Arc<Fleet>,
+    pub ids: Ids,
+    pub config: serde_json::Value,
+    _bots: tokio::runtime::Runtime,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let bots = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let clock = Arc::new(TestClock(AtomicI64::new(0)));
+        let rng: Arc<dyn Rng> = Arc::new(CountingRng::default());
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            ids: Ids::new(Arc::clone(&clock) as _, Arc::clone(&rng)),
+            fleet: Fleet::new(Arc::clone(&clock) as _, bots.handle().clone()),
+            clock,
+            rng,
+            config: config(),
+            _bots: bots,
+        }
+    }
+
+    /// Changes a setting.
+    pub fn set(mut self, pointer: &str, value: serde_json::Value) -> Self {
+        *self.config.pointer_mut(pointer).unwrap() = value;
+        self
+    }
+
+    /// A platform with all loops running.
+    pub fn start(&self) -> Platform {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let app = runtime.block_on(async {
+            let db = Db::open_sqlite(&self.folder.path().join("store.db")).await.unwrap();
+            db.migrate_up(self.clock.now()).await.unwrap();
+            let ports = Ports {
+                store: Arc::new(db),
+                bus: Arc::new(MemoryBus::new(1_000)),
+                limiter: Arc::new(MemoryLimiter::new(Arc::clone(&self.clock) as _, 1_000)),
+                blobs: Arc::new(FolderBlobs::open(&self.folder.path().join("blobs")).unwrap()),
+                runtime: Arc::new(FleetPorts(Arc::clone(&self.fleet))),
+                bots: Arc::new(FleetPorts(Arc::clone(&self.fleet))),
+                clock: Arc::clone(&self.clock) as _,
+                rng: Arc::clone(&self.rng),
+            };
+            let config: ServerConfig = serde_json::from_value(self.config.clone()).unwrap();
+            let app = App::new(ports, config, BTreeSet::from(Role::ALL)).unwrap();
+            app.manager.set_llm_base_url("http://127.0.0.1:1/llm/v1".to_owned());
+            app.manager.adopt().await.unwrap();
+            app.start_loops();
+            app
+        });
+        Platform { app, runtime }
+    }
+
+    /// A tenant whose bot is wanted.
+    pub fn tenant(&self, platform: &Platform, name: &str) -> Arc<Tenant> {
+        let now = self.clock.now();
+        let tenant = Tenant {
+            id: self.ids.tenant(),
+            name: name.to_owned(),
+            display_name: name.to_owned(),
+            email: format!("{name}@example.com"),
+            plan: "free".to_owned(),
+            status: Status::Active,
+            erase_at: None,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        };
+        let instance = Instance {
+            id: self.ids.instance(),
+            tenant_id: tenant.id.clone(),
+            desired: Desired::Running,
+            observed: Observed::Pending,
+            generation: 0,
+            reason: String::new(),
+            since: now,
+            version: String::new(),
+            port: None,
+            restarts: 0,
+            secrets_version: 0,
+            created_at: now,
+            version_lock: 1,
+        };
+        platform.run(async |app| {
+            app.store.tenants().insert(&tenant, &instance, None).await.unwrap();
+            app.bus.publish(astrfleet_core::ports::BusEvent::TenantChanged(tenant.id.clone()));
+        });
+        Arc::new(tenant)
+    }
+
+    pub fn session(&self, platform: &Platform, tenant: &TenantId) -> SessionId {
+        let now = self.clock.now();
+        let session = Session {
+            id: self.ids.session(),
+            tenant_id: tenant.clone(),
+            end_user: "ada".to_owned(),
+            channel: "api".to_owned(),
+            state: SessionState::Bot,
+            close_reason: None,
+            metadata: json!({}),
+            generation: 0,
+            created_at: now,
+            last_active_at: now,
+            version: 1,
+        };
+        platform.run(async |app| app.store.sessions(tenant).insert(&session).await.unwrap());
+        session.id
+    }
+
+    /// A platform with one tenant whose bot is ready, and one session.
+    pub fn ready(&self) -> (Platform, Arc<Tenant>, SessionId) {
+        let platform = self.start();
+        let tenant = self.tenant(&platform, "acme");
+        let session = self.session(&platform, &tenant.id);
+        platform.run(async |app| app.manager.wait_ready(&tenant.id, LIMIT).await.unwrap());
+        (platform, tenant, session)
+    }
+}
+
+/// A process.
+pub struct Platform {
+    pub app: App,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Platform {
+    /// Does something in it, within the limit.
+    pub fn run<T>(&self, work: impl AsyncFnOnce(&App) -> T) -> T {
+        self.runtime.block_on(async { tokio::time::timeout(LIMIT, work(&self.app)).await.expect("in time") })
+    }
+
+    /// `kill -9`: every task ends where it stands.
+    pub fn kill(self) {
+        let Self { app, runtime } = self;
+        runtime.shutdown_timeout(LIMIT);
+        drop(app);
+    }
+
+    /// The end as it should be.
+    pub fn end(self) {
+        self.run(async |app| {
+            app.message.drain().await;
+            app.stop.cancel();
+            app.tasks.close();
+            app.tasks.wait().await;
+        });
+        self.kill();
+    }
+
+    pub fn send(&self, tenant: &Arc<Tenant>, session: &SessionId, text: &str) -> MessageId {
+        self.try_send(tenant, session, text, None).unwrap()
+    }
+
+    pub fn try_send(
+        &self,
+        tenant: &Arc<Tenant>,
+        session: &SessionId,
+        text: &str,
+        key: Option<&str>,
+    ) -> Result<MessageId> {
+        let words = Words { text: text.to_owned(), attachments: Vec::new() };
+        let key = key.map(str::to_owned);
+        self.run(async |app| app.message.accept(Arc::clone(tenant), session.clone(), words, key).await)
+    }
+
+    /// Waits for the end of a message.
+    pub fn wait(&self, tenant: &TenantId, message: &MessageId) -> Exchange {
+        self.run(async |app| app.message.wait(tenant, message, LIMIT).await.unwrap())
+    }
+
+    /// Waits until a message is in a state.
+    pub fn until(&self, tenant: &TenantId, message: &MessageId, state: State) -> Exchange {
+        self.run(async |app| {
+            loop {
+                let exchange = app.store.messages(tenant).exchange(message).await.unwrap();
+                if exchange.message.state == state {
+                    return exchange;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    }
+
+    /// The whole stream after a position.
+    pub fn stream(&self, tenant: &TenantId, message: &MessageId, after: Option<&str>) -> Vec<Said> {
+        let position = after.map_or_else(Position::default, |after| after.parse().unwrap());
+        self.run(async |app| app.message.stream(tenant, message, position).await.unwrap().collect().await)
+    }
+
+    /// Everything that was said in a session.
+    pub fn said(&self, tenant: &TenantId, session: &SessionId) -> Vec<Message> {
+        self.run(async |app| app.store.messages(tenant).list(session, &PageRequest::first()).await.unwrap().items)
+    }
+}
+
+/// Waits until a condition holds.
+pub fn until(condition: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < LIMIT, "it never came so far");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn config() -> serde_json::Value {
+    json!({
+        "gateway": {
+            "listen": "127.0.0.1:0", "metrics_listen": "none", "workers": 1, "public_url": "",
+            "dashboard_domain": "localhost", "rate_limit_per_minute": 100_000,
+            "anonymous_rate_limit_per_minute": 1_000, "max_body_bytes": 262_144, "max_attachment_bytes": 1_000,
+            "max_forwarded_body_bytes": 1_000_000, "request_timeout_s": 30, "upstream_timeout_s": 60,
+            "drain_timeout_s": 10, "max_connections": 100, "trust_forwarded": false, "remote": {},
+        },
+        "auth": {
+            "jwt_secret": "0123456789abcdef0123456789abcdef", "previous_jwt_secret": null, "access_token_ttl_s": 900,
+            "refresh_token_ttl_s": 1_000, "invitation_ttl_s": 1_000, "login_attempts": 10, "login_window_s": 300,
+            "cache_ttl_s": 10,
+        },
+        "tenant": { "default_plan": "free", "deletion_grace_s": 1_000 },
+        "plans": { "free": {
+            "concurrent_chats": 4, "messages_per_day": 1_000, "tokens_per_month": 1_000_000, "storage_bytes": 1_500,
+            "bot_memory_bytes": 1_000_000, "bot_cpu_milli": 1_000,
+        } },
+        "session": { "idle_timeout_s": 3_600 },
+        "message": {
+            "concurrent_chats": 8, "queue_length": 50, "answer_timeout_s": 30, "wait_for_bot_s": 30,
+            "stream_memory_s": 60, "max_attempts": 3, "idempotency_ttl_s": 86_400,
+        },
+        "llm": {
+            "api_key": null, "base_url": "https://api.example.com/v1", "model": "demo", "upstreams": [],
+            "max_request_bytes": 1_000_000, "max_answer_bytes": 1_000_000, "concurrent_calls": 4,
+        },
+        "manager": {
+            "max_instances": 10, "concurrent_starts": 2, "start_timeout_s": 60, "liveness_period_s": 1,
+            "liveness_failures": 2, "restart_after_failures": 5, "restart_backoff_s": 0, "restart_backoff_max_s": 0,
+            "max_restarts": 100, "restarts_forgotten_after_s": 600,
+        },
+    })
+}
