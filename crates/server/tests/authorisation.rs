@@ -80,7 +80,6 @@ const TABLE: &[(&str, For)] = &[
     ("POST /api/v1/tenants/{tenant}/instance/start", INSTANCE_WRITE),
     ("POST /api/v1/tenants/{tenant}/instance/stop", INSTANCE_WRITE),
     ("POST /api/v1/tenants/{tenant}/instance/restart", INSTANCE_WRITE),
-    ("POST /api/v1/tenants/{tenant}/instance/open", ADMIN),
     ("GET /api/v1/tenants/{tenant}/channels", ADMIN),
     ("POST /api/v1/tenants/{tenant}/channels", ADMIN),
     ("GET /api/v1/tenants/{tenant}/channels/{channel}", ADMIN),
@@ -265,9 +264,17 @@ async fn every_operation_refuses_the_wrong_caller() {
         }
         for (name, caller) in wrong {
             let answer = call(&app, operation, &tenant, caller).await;
-            assert!(is_refused(&answer), "{operation} let {name} in ({:?}): {answer:?}", caller.user.as_ref().map(|user| &user.email));
+            assert!(
+                is_refused(&answer),
+                "{operation} let {name} in ({:?}): {answer:?}",
+                caller.user.as_ref().map(|user| &user.email)
+            );
             if name.starts_with("another tenant") && operation.contains("{tenant}") {
-                assert_eq!(answer.0, if matches!(who, For::Platform) { answer.0 } else { 404 }, "{operation} tells {name} that the tenant exists");
+                assert_eq!(
+                    answer.0,
+                    if matches!(who, For::Platform) { answer.0 } else { 404 },
+                    "{operation} tells {name} that the tenant exists"
+                );
             }
             if caller.credential.is_none() {
                 assert_eq!(answer.0, 401, "{operation} asks nobody to prove who they are: {answer:?}");

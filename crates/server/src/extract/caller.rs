@@ -4,6 +4,7 @@ use std::{collections::HashMap, marker::PhantomData, net::SocketAddr, sync::Arc}
 
 use astrfleet_core::{
     Error,
+    id::{LoginId, UserId},
     policy::{Caller, Standing, authorise},
     ports::{Limit, Verdict},
     tenant::Tenant,
@@ -50,6 +51,32 @@ impl FromRequestParts<App> for Authenticated {
         let caller = app.auth.authenticate(credential, peer).await?;
         context::note(|known| known.actor = Some(caller.actor().to_owned()));
         Ok(Self(caller))
+    }
+}
+
+/// Somebody who has logged in: no API key.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who.
+    pub id: UserId,
+    /// The login; none for the local administrator's credential.
+    pub login: Option<LoginId>,
+    /// The same, as the audit log wants it.
+    pub caller: Caller,
+}
+
+impl FromRequestParts<App> for Person {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Authenticated(caller) = Authenticated::from_request_parts(parts, app).await?;
+        match &caller {
+            Caller::User { id, login, .. } => Ok(Self { id: id.clone(), login: login.clone(), caller }),
+            Caller::Key { .. } => {
+                let reason = "an API key has no login and no password: log in (a tenant admin can revoke the key)";
+                Err(Error::Forbidden { reason: reason.to_owned() }.into())
+            }
+        }
     }
 }
 

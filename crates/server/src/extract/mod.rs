@@ -9,7 +9,7 @@ mod page;
 mod peer;
 
 pub use body::Body;
-pub use caller::{Authenticated, InTenant, OnPlatform, credential};
+pub use caller::{Authenticated, InTenant, OnPlatform, Person, credential};
 pub use etag::{IfMatch, etag};
 pub use page::{PageParams, PageQuery};
 pub use peer::Peer;

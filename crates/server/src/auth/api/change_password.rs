@@ -1,9 +1,6 @@
 //! `PUT /auth/password`: another password of one's own.
 
-use astrfleet_core::{
-    Error,
-    policy::{Action, Caller},
-};
+use astrfleet_core::policy::Action;
 use axum::{Json, extract::State};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -12,7 +9,7 @@ use serde_json::json;
 use super::LoginAnswer;
 use crate::{
     app::App,
-    extract::{Authenticated, Body, Peer},
+    extract::{Body, Peer, Person},
     problem::Problem,
 };
 
@@ -44,15 +41,12 @@ pub(super) struct PasswordChange {
 )]
 pub(super) async fn handler(
     State(app): State<App>,
-    Authenticated(caller): Authenticated,
+    person: Person,
     Peer(peer): Peer,
     Body(request): Body<PasswordChange>,
 ) -> Result<Json<LoginAnswer>, Problem> {
-    let Caller::User { id, .. } = &caller else {
-        return Err(Error::Forbidden { reason: "an API key has no password: log in".to_owned() }.into());
-    };
-    let login = app.auth.change_password(id, request.old_password, request.new_password, peer).await?;
+    let login = app.auth.change_password(&person.id, request.old_password, request.new_password, peer).await?;
     let detail = json!({"changed": ["password"]});
-    app.auth.audit(&caller, None, Action::UserManage, id.as_str(), detail).await?;
+    app.auth.audit(&person.caller, None, Action::UserManage, person.id.as_str(), detail).await?;
     Ok(Json(login.into()))
 }

@@ -1,9 +1,8 @@
 //! `POST /auth/logout`: this login ends.
 
-use astrfleet_core::{Error, policy::Caller};
 use axum::{extract::State, http::StatusCode};
 
-use crate::{app::App, extract::Authenticated, problem::Problem};
+use crate::{app::App, extract::Person, problem::Problem};
 
 /// Log out
 ///
@@ -17,18 +16,10 @@ use crate::{app::App, extract::Authenticated, problem::Problem};
     ),
     security(("access_token" = [])),
 )]
-pub(super) async fn handler(
-    State(app): State<App>,
-    Authenticated(caller): Authenticated,
-) -> Result<StatusCode, Problem> {
-    match caller {
-        Caller::User { login: Some(login), .. } => app.auth.end_login(&login).await?,
-        // The local administrator's credential is no login: there is nothing to end.
-        Caller::User { login: None, .. } => {}
-        Caller::Key { .. } => {
-            let reason = "an API key does not log out: a tenant admin can revoke it".to_owned();
-            return Err(Error::Forbidden { reason }.into());
-        }
+pub(super) async fn handler(State(app): State<App>, person: Person) -> Result<StatusCode, Problem> {
+    // The local administrator's credential is no login: there is nothing to end.
+    if let Some(login) = person.login {
+        app.auth.end_login(&login).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
