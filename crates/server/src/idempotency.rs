@@ -13,14 +13,19 @@ use astrfleet_core::{
 use aws_lc_rs::digest;
 use axum::{
     body::{Body, Bytes, to_bytes},
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{app::App, context, extract::credential, problem::Problem};
+use crate::{
+    app::App,
+    context,
+    extract::{credential, peer},
+    problem::Problem,
+};
 
 /// The header.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -67,7 +72,7 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resu
     let now = app.clock.now();
     match app.store.idempotency(&owner).begin(&key, &hash, now, now.minus(ABANDONED_AFTER)).await? {
         Begun::New => first(app, owner, key, Request::from_parts(parts, Body::from(body)), next).await,
-        Begun::Answered(answer) => replay(&answer),
+        Begun::Answered(answer) => Ok(replay(&answer)?),
         Begun::InProgress => Err(Error::conflict("the same request is being worked on: ask again in a moment").into()),
         Begun::Different => Err(Error::KeyReused.into()),
     }
@@ -99,8 +104,7 @@ fn key(request: &Request) -> Result<Option<String>, Error> {
 /// Whose key it is: nobody meets another one's.
 async fn owner(app: &App, parts: &Parts) -> Result<Option<String>, Error> {
     let Some(credential) = credential(&parts.headers) else { return Ok(None) };
-    let peer = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|peer| peer.0.ip());
-    match app.auth.authenticate(credential, peer).await {
+    match app.auth.authenticate(credential, peer(&parts.extensions)).await {
         Ok(caller) => Ok(Some(caller.actor().to_owned())),
         Err(Error::Unauthenticated { .. }) => Ok(None),
         Err(error) => Err(error),
@@ -153,13 +157,12 @@ async fn keep(app: &App, owner: &str, key: &str, response: Response, shows_secre
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
-fn replay(answer: &StoredAnswer) -> Result<Response, Problem> {
+fn replay(answer: &StoredAnswer) -> Result<Response, Error> {
     let kept: Kept = serde_json::from_str(&answer.body).map_err(Error::internal)?;
     let Some(body) = kept.body else {
         return Err(Error::conflict(
             "this was done under this Idempotency-Key before; its secret was shown then, and is not stored: make another one",
-        )
-        .into());
+        ));
     };
     let status = StatusCode::from_u16(answer.status).map_err(Error::internal)?;
     let mut response = (status, body).into_response();

@@ -1,5 +1,7 @@
 //! Logins, tokens, keys and users, through the real router.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test where they stand")]
+
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -295,4 +297,33 @@ async fn the_audit_log_is_a_chain() {
     assert_eq!(rest.json["items"][0]["seq"], 1);
     app.get(&admin, "/audit-log?limit=0").await.expect(400);
     app.get(&admin, "/audit-log?cursor=../x").await.expect(400);
+}
+
+#[tokio::test]
+async fn who_tries_credentials_out_has_to_wait_and_who_is_known_has_not() {
+    let app = TestApp::configured(|config| config.gateway.anonymous_rate_limit_per_minute = 3).await;
+    let admin = app.admin().await;
+    for guess in ["astr_one", "astr_two", "a.b.c"] {
+        app.get(&Caller::with(guess), "/auth/me").await.expect(401);
+    }
+    app.get(&Caller::with("astr_four"), "/auth/me").await.expect(429);
+    app.get(&Caller::nobody(), "/auth/me").await.expect(429);
+    refresh(&app, &json!("afr_made_up")).await.expect(429);
+    app.get(&admin, "/auth/me").await.expect(200);
+}
+
+#[tokio::test]
+async fn tokens_of_the_secret_before_are_good_until_they_expire() {
+    let old = TestApp::new().await;
+    let admin = old.admin().await;
+    let rotated = old.restarted_with(|config| {
+        config.auth.previous_jwt_secret = Some(config.auth.jwt_secret.clone());
+        config.auth.jwt_secret = "the next secret of 32 characters or more".into();
+    });
+    rotated.get(&admin, "/auth/me").await.expect(200);
+    let keys = rotated.get(&Caller::nobody(), "//.well-known/jwks.json").await.expect(200);
+    assert_eq!(keys.json["keys"].as_array().unwrap().len(), 2);
+    let forgotten =
+        old.restarted_with(|config| config.auth.jwt_secret = "the next secret of 32 characters or more".into());
+    forgotten.get(&admin, "/auth/me").await.expect(401);
 }

@@ -169,8 +169,19 @@ impl TestApp {
     /// Where the configuration does not serve.
     #[must_use]
     pub fn restarted(&self) -> Self {
+        self.restarted_with(|_| {})
+    }
+
+    /// The same with another configuration.
+    ///
+    /// # Panics
+    /// Where the configuration does not serve.
+    #[must_use]
+    pub fn restarted_with(&self, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let ports = Ports { bus: Arc::new(MemoryBus::new(1_024)), ..self.app.ports.clone() };
-        let app = App::new(ports, self.app.config.clone(), Part::ALL.into()).unwrap();
+        let mut config = self.app.config.clone();
+        change(&mut config);
+        let app = App::new(ports, config, Part::ALL.into()).unwrap();
         let router = router(app.clone());
         let (clock, store) = (Arc::clone(&self.clock), self.store.clone());
         let (runtime, bots, folder) = (Arc::clone(&self.runtime), Arc::clone(&self.bots), Arc::clone(&self.folder));

@@ -13,7 +13,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Service, hash, passwords};
-use crate::config::seconds;
+use crate::{config::seconds, extract::place};
 
 /// What a refresh token begins with.
 const REFRESH_PREFIX: &str = "afr_";
@@ -195,8 +195,5 @@ impl Service {
 fn throttle_keys(email: &str, peer: Option<IpAddr>) -> Vec<String> {
     // Hashed: a key has a bounded length, whatever was sent.
     let email = URL_SAFE_NO_PAD.encode(hash(email));
-    [Some(format!("of {email}")), peer.map(|peer| format!("from {}", peer.to_canonical()))]
-        .into_iter()
-        .flatten()
-        .collect()
+    [Some(format!("of {email}")), peer.map(|peer| format!("from {}", place(peer)))].into_iter().flatten().collect()
 }

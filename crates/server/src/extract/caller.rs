@@ -1,6 +1,6 @@
 //! Who is asking, and whether they may.
 
-use std::{collections::HashMap, marker::PhantomData, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use astrfleet_core::{
     Error,
@@ -11,11 +11,14 @@ use astrfleet_core::{
 };
 use axum::{
     RequestPartsExt,
-    extract::{ConnectInfo, FromRequestParts, Path},
+    extract::{FromRequestParts, Path},
     http::{HeaderMap, header, request::Parts},
 };
 
-use super::may::May;
+use super::{
+    may::May,
+    peer::{peer, take_anonymous},
+};
 use crate::{app::App, config::seconds, context, problem::Problem};
 
 /// Somebody who has proven who they are.
@@ -38,17 +41,22 @@ impl FromRequestParts<App> for Authenticated {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let peer = peer(&parts.extensions);
         let Some(credential) = credential(&parts.headers) else {
-            if let Some(peer) = peer {
-                take(app, &format!("address {peer}"), app.config.gateway.anonymous_rate_limit_per_minute)?;
-            }
+            take_anonymous(app, peer)?;
             return Err(Error::Unauthenticated {
                 reason: "log in and send the access token, or send an API key, as `Authorization: Bearer …`",
             }
             .into());
         };
-        let caller = app.auth.authenticate(credential, peer).await?;
+        let caller = match app.auth.authenticate(credential, peer).await {
+            // Whoever tries credentials out gets no further than whoever has none.
+            Err(refused @ Error::Unauthenticated { .. }) => {
+                take_anonymous(app, peer)?;
+                return Err(refused.into());
+            }
+            outcome => outcome?,
+        };
         context::note(|known| known.actor = Some(caller.actor().to_owned()));
         Ok(Self(caller))
     }
@@ -138,7 +146,7 @@ fn no_tenant() -> Error {
 }
 
 /// Takes one of the requests of `key`, and notes what is left for the `RateLimit` header.
-fn take(app: &App, key: &str, per_minute: u32) -> Result<(), Error> {
+pub(super) fn take(app: &App, key: &str, per_minute: u32) -> Result<(), Error> {
     let limit = Limit { amount: per_minute, per: seconds(60) };
     let verdict = app.limiter.take(key, limit);
     context::note(|known| known.rate = Some((limit, verdict)));

@@ -12,4 +12,4 @@ pub use body::Body;
 pub use caller::{Authenticated, InTenant, OnPlatform, Person, credential};
 pub use etag::{IfMatch, etag};
 pub use page::{PageParams, PageQuery};
-pub use peer::Peer;
+pub use peer::{Anonymous, Peer, peer, place};

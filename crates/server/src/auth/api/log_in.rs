@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::LoginAnswer;
 use crate::{
     app::App,
-    extract::{Body, Peer},
+    extract::{Anonymous, Body},
     problem::Problem,
 };
 
@@ -37,7 +37,7 @@ pub(super) struct LoginRequest {
 )]
 pub(super) async fn handler(
     State(app): State<App>,
-    Peer(peer): Peer,
+    Anonymous(peer): Anonymous,
     Body(request): Body<LoginRequest>,
 ) -> Result<Json<LoginAnswer>, Problem> {
     let login = app.auth.log_in(&request.email, request.password, peer).await?;

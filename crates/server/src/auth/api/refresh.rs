@@ -5,7 +5,11 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::LoginAnswer;
-use crate::{app::App, extract::Body, problem::Problem};
+use crate::{
+    app::App,
+    extract::{Anonymous, Body},
+    problem::Problem,
+};
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -24,11 +28,13 @@ pub(super) struct RefreshRequest {
     responses(
         (status = 200, body = LoginAnswer, description = "The next pair of tokens"),
         (status = 400, body = Problem),
+        (status = 429, body = Problem),
         (status = 401, body = Problem, description = "The login is over: log in again"),
     ),
 )]
 pub(super) async fn handler(
     State(app): State<App>,
+    _: Anonymous,
     Body(request): Body<RefreshRequest>,
 ) -> Result<Json<LoginAnswer>, Problem> {
     let login = app.auth.refresh(&request.refresh_token).await?;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     app::App,
-    extract::{Body, Peer, credential},
+    extract::{Anonymous, Body, credential},
     problem::Problem,
     tenant::invitations::{self, Guest},
 };
@@ -50,7 +50,7 @@ pub(super) struct Accepted {
 )]
 pub(super) async fn handler(
     State(app): State<App>,
-    Peer(peer): Peer,
+    Anonymous(peer): Anonymous,
     headers: HeaderMap,
     Body(request): Body<Acceptance>,
 ) -> Result<Json<Accepted>, Problem> {

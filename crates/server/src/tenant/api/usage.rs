@@ -72,7 +72,7 @@ pub(super) async fn handler(
         return Err(Error::invalid("from", "must lie before `to`, by 366 days at the most").into());
     }
     let days = app.store.usage(&of.tenant.id).by_day(from, to).await?;
-    let total = days.iter().fold(UsageTotal::default(), sum);
+    let total = days.iter().fold(UsageTotal::default(), |total, day| sum(&total, day));
     Ok(Json(Usage { from, to, days, total }))
 }
 
@@ -82,7 +82,7 @@ fn moment(field: &'static str, text: &str) -> Result<Timestamp, Error> {
         .map_err(|_| Error::invalid(field, "must be a day such as 2026-11-23, or a moment as in RFC 3339"))
 }
 
-fn sum(total: UsageTotal, day: &UsageTotal) -> UsageTotal {
+fn sum(total: &UsageTotal, day: &UsageTotal) -> UsageTotal {
     UsageTotal {
         period: String::new(),
         requests: total.requests + day.requests,
