@@ -23,7 +23,7 @@ use crate::{app::Base, config::seconds, context, extract::credential, tenant};
 /// Bots remembered; beyond it, all are looked up again.
 const REMEMBERED_MAX: usize = 10_000;
 /// How old an account's knowledge of the ledger may be: other processes add to it.
-const ACCOUNT_READ_EVERY: Duration = Duration::from_secs(60);
+const ACCOUNT_READ_EVERY: Duration = Duration::from_mins(1);
 
 /// A bot that may ask.
 #[derive(Debug)]

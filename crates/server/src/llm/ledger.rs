@@ -106,16 +106,21 @@ impl Ledger {
         }
     }
 
-    /// Writes records that are sorted by tenant. Gives back those that could not be.
+    /// Writes records that are sorted by tenant. Gives back those that could not be, but may be later.
     async fn append(&self, mut batch: Vec<UsageRecord>) -> Result<(), (Vec<UsageRecord>, Error)> {
-        let mut written = 0;
+        let mut done = 0;
         for of_tenant in batch.chunk_by(|one, other| one.tenant_id == other.tenant_id) {
-            match self.base.store.usage(&of_tenant[0].tenant_id).append(of_tenant).await {
-                Ok(()) => written += of_tenant.len(),
-                // Whatever belonged to it is erased: nobody is left to be billed.
-                Err(Error::NotFound { .. }) => written += of_tenant.len(),
-                Err(error) => return Err((batch.split_off(written), error)),
+            let tenant = &of_tenant[0].tenant_id;
+            match self.base.store.usage(tenant).append(of_tenant).await {
+                Ok(()) => {}
+                Err(error) if error.retryable() => return Err((batch.split_off(done), error)),
+                // A tenant that was erased meanwhile: nobody is left to be billed, and the others must not wait for it.
+                Err(error) => {
+                    let (tenant_id, records, error) = (tenant.as_str(), of_tenant.len(), chain(&error));
+                    tracing::error!(tenant_id, records, error, "usage records cannot be stored");
+                }
             }
+            done += of_tenant.len();
         }
         Ok(())
     }

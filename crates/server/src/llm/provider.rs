@@ -324,3 +324,59 @@ impl Trouble {
 pub(super) fn broke_off() -> Failure {
     Failure { code: "model_failed".to_owned(), detail: "the model's answer broke off: try again".to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+
+    use super::Provider;
+    use crate::{
+        config::{LlmConfig, UpstreamConfig},
+        metrics::Metrics,
+    };
+
+    fn provider(base_url: &str) -> astrfleet_core::Result<Provider> {
+        let llm = LlmConfig {
+            api_key: Some("sk-of-all".into()),
+            base_url: String::new(),
+            model: "m".to_owned(),
+            upstreams: Vec::new(),
+            max_request_bytes: 1,
+            max_answer_bytes: 1,
+            concurrent_calls: 1,
+        };
+        let config = UpstreamConfig {
+            name: "first".to_owned(),
+            base_url: base_url.to_owned(),
+            api_key: None,
+            models: BTreeMap::new(),
+            timeout_s: 1,
+        };
+        Provider::new(&config, &llm, &Metrics::default())
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_asked_is_refused_at_the_start() {
+        for good in ["http://127.0.0.1:1/v1", "https://api.example.com/v1/", "https://example.com"] {
+            assert!(provider(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", "api.example.com", "ftp://example.com", "https://", "https://me:pw@example.com", "https://a.b/?x"]
+        {
+            assert!(provider(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_in_which_our_key_stands_is_not_passed_on() {
+        let provider = provider("http://127.0.0.1:1/v1").unwrap();
+        let fine = Bytes::from_static(br#"{"error":{"message":"too long"}}"#);
+        assert_eq!(provider.without_key(fine.clone()), fine);
+        for bad in [r#"{"error":{"message":"who is sk-of-all?"}}"#, "<html>", r#"{"detail":"x"}"#, ""] {
+            let shown = String::from_utf8(provider.without_key(Bytes::from(bad)).to_vec()).unwrap();
+            assert!(shown.contains("refused this request") && !shown.contains("sk-of-all"), "{shown}");
+        }
+    }
+}

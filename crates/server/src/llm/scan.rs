@@ -16,6 +16,7 @@ const LINE_MAX: usize = 16 << 10;
 
 /// Of one stream.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; no two of them make a state")]
 pub(super) struct Scanner {
     /// The bot did not ask for the usage chunk: it is taken out.
     hide_usage: bool,
