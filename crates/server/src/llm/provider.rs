@@ -165,9 +165,8 @@ impl Provider {
         }
     }
 
-    /// Remembers a failure; `lasting` ones are enough alone.
-    fn failed(&self, now: Timestamp, lasting: bool) {
-        if lasting || self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES_MAX {
+    fn failed(&self, now: Timestamp) {
+        if self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES_MAX {
             self.failures.store(0, Relaxed);
             self.left_out_until.store(now.plus(LEFT_OUT_FOR).micros(), Relaxed);
         }
@@ -221,15 +220,15 @@ impl Provider {
             Trouble::Request(..) => self.worked(),
             Trouble::Busy { .. } => {
                 tracing::warn!(upstream = name, error_code = "busy", "a provider refuses calls for now");
-                self.failed(now, false);
+                self.failed(now);
             }
             Trouble::Timeout => {
                 tracing::warn!(upstream = name, error_code = "timeout", "a provider did not answer in time");
-                self.failed(now, false);
+                self.failed(now);
             }
             Trouble::Failed(error) => {
                 tracing::warn!(upstream = name, error_code = "model_failed", error, "a provider failed");
-                self.failed(now, false);
+                self.failed(now);
             }
         }
     }
