@@ -1,0 +1,251 @@
+//! Messages and attachments through the real router. What happens between being sent and being answered is proven in
+//! the testkit's `messages`.
+
+use std::time::Duration;
+
+use astrfleet_core::{Error, policy::Role, tenant::Tenant};
+use astrfleet_testkit::app::{Answer, Caller, TestApp};
+use axum::{
+    body::{Body, to_bytes},
+    http::{Method, Request},
+};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+const SSE: (&str, &str) = ("accept", "text/event-stream");
+
+/// A tenant whose bot is ready, an agent, and the path of a session's messages.
+async fn ready(app: &TestApp) -> (Tenant, Caller, String) {
+    let tenant = app.tenant("acme").await;
+    let agent = app.member(&tenant, Role::Agent).await;
+    app.app.manager.set_llm_base_url("http://127.0.0.1:1/llm/v1".to_owned());
+    app.app.start_loops();
+    app.app.manager.wait_ready(&tenant.id, Duration::from_secs(60)).await.unwrap();
+    let made = app.post(&agent, "/tenants/acme/sessions", json!({"end_user": "ada"})).await.expect(201);
+    let path = format!("/tenants/acme/sessions/{}/messages", made.json["id"].as_str().unwrap());
+    (tenant, agent, path)
+}
+
+/// `(id, name, data)` of each event.
+fn events(answer: &Answer) -> Vec<(String, String, Value)> {
+    let field = |block: &str, name: &str| {
+        let line = block.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim().to_owned()
+    };
+    let blocks = answer.text.split("\n\n").filter(|block| block.contains("event:"));
+    blocks
+        .map(|block| {
+            let data = serde_json::from_str(&field(block, "data:")).unwrap();
+            (field(block, "id:"), field(block, "event:"), data)
+        })
+        .collect()
+}
+
+fn names(events: &[(String, String, Value)]) -> Vec<&str> {
+    events.iter().map(|(_, name, _)| name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn an_answer_comes_as_json_or_as_a_stream() {
+    let app = TestApp::new().await;
+    let (tenant, agent, path) = ready(&app).await;
+    let whole = app.post(&agent, &path, json!({"text": "Hi"})).await.expect(200);
+    assert_eq!(whole.json["message"]["state"], "done");
+    assert_eq!(whole.json["reply"]["text"], "You said: Hi");
+    assert_eq!(whole.json["reply"]["author"], "bot");
+    assert_eq!(whole.json["usage"], json!({"prompt_tokens": 7, "completion_tokens": 5}));
+
+    let streamed = app.send(Method::POST, &agent, &path, Some(json!({"text": "Ho"})), &[SSE]).await.expect(200);
+    assert!(streamed.header("content-type").starts_with("text/event-stream"));
+    let events = events(&streamed);
+    assert_eq!(names(&events)[0], "accepted");
+    let (_, last, done) = events.last().unwrap();
+    assert_eq!((last.as_str(), &done["message"]["text"]), ("done", &json!("You said: Ho")));
+    let id = events[0].2["message_id"].as_str().unwrap();
+    assert!(streamed.header("location").ends_with(&format!("{}/{id}", path.trim_start_matches("/tenants/acme"))));
+
+    let listed = app.get(&agent, &path).await.expect(200);
+    let texts: Vec<_> = listed.json["items"].as_array().unwrap().iter().map(|item| &item["text"]).collect();
+    assert_eq!(texts, ["Hi", "You said: Hi", "Ho", "You said: Ho"], "the newest last");
+    let page = app.get(&agent, &format!("{path}?limit=1")).await.expect(200);
+    assert_eq!(page.json["items"][0]["text"], "You said: Ho");
+    assert_eq!(app.get(&agent, &format!("{path}/{id}")).await.expect(200).json["reply"]["text"], "You said: Ho");
+    let cut = &events[events.len() - 2].0;
+    let rest =
+        app.send(Method::GET, &agent, &format!("{path}/{id}"), None, &[SSE, ("last-event-id", cut)]).await.expect(200);
+    assert_eq!(names(&self::events(&rest)), ["done"]);
+    assert_eq!(
+        app.app.store.messages(&tenant.id).count_since(astrfleet_core::time::Timestamp::default()).await.unwrap(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_wait_is_told_where_to_look() {
+    let app = TestApp::new().await;
+    let (_, agent, path) = ready(&app).await;
+    app.bots.hold();
+    let taken = app.post(&agent, &format!("{path}?wait=0"), json!({"text": "Hi"})).await.expect(202);
+    app.bots.release();
+    let address = taken.header("location").strip_prefix("/api/v1").unwrap().to_owned();
+    let stream = app.send(Method::GET, &agent, &address, None, &[SSE]).await.expect(200);
+    assert_eq!(names(&events(&stream)).last(), Some(&"done"));
+    assert_eq!(app.get(&agent, &address).await.json["reply"]["text"], "You said: Hi");
+    assert_eq!(
+        app.post(&agent, &format!("{path}?wait=301"), json!({"text": "Hi"})).await.expect(400).json["field"],
+        "wait"
+    );
+}
+
+#[tokio::test]
+async fn a_key_makes_the_second_try_the_first() {
+    let app = TestApp::new().await;
+    let (_, agent, path) = ready(&app).await;
+    let key = ("idempotency-key", "order-4711");
+    let send = async |text: &str, headers: &[(&str, &str)]| {
+        app.send(Method::POST, &agent, &path, Some(json!({"text": text})), headers).await
+    };
+    let first = send("Hi", &[key]).await.expect(200);
+    assert_eq!(send("Hi", &[key]).await.expect(200).json, first.json);
+    let streamed = events(&send("Hi", &[key, SSE]).await.expect(200));
+    assert_eq!(streamed[0].2["message_id"], first.json["message"]["id"]);
+    let rest = send("Hi", &[key, SSE, ("last-event-id", &streamed[0].0)]).await.expect(200);
+    assert!(!names(&events(&rest)).contains(&"accepted"));
+    assert_eq!(send("Ho", &[key]).await.expect(422).code(), "idempotency_key_reused");
+    send("Hi", &[("idempotency-key", "a b")]).await.expect(400);
+    send("Hi", &[("last-event-id", "../x")]).await.expect(400);
+    assert_eq!(app.bots.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_nothing_is_stored() {
+    let app = TestApp::configured(|config| {
+        if let Some(plan) = config.plans.get_mut("free") {
+            plan.messages_per_day = 1;
+        }
+    })
+    .await;
+    let (tenant, agent, path) = ready(&app).await;
+    for (field, body) in [
+        ("text", json!({"text": ""})),
+        ("text", json!({"text": " \n "})),
+        ("text", json!({"text": "x".repeat(32 * 1024 + 1)})),
+        ("body", json!({"text": "Hi", "state": "done"})),
+        ("body", json!({"text": "Hi", "attachments": ["nothing"]})),
+    ] {
+        let refused = app.post(&agent, &path, body).await.expect(400);
+        assert_eq!(refused.json["field"], field, "{}", refused.text);
+    }
+    let missing = format!("att_{}", "0".repeat(32));
+    app.post(&agent, &path, json!({"text": "Hi", "attachments": [missing]})).await.expect(404);
+    app.post(&agent, &path, json!({"text": "Hi"})).await.expect(200);
+    let used_up = app.post(&agent, &path, json!({"text": "Hi"})).await.expect(402);
+    assert!(used_up.json["detail"].as_str().unwrap().contains("00:00 UTC"), "{}", used_up.text);
+    app.advance(Duration::from_hours(24));
+    let agent = app.log_in(agent.user.unwrap()).await;
+    app.post(&agent, &path, json!({"text": "Hi"})).await.expect(200);
+    let admin = app.admin().await;
+    app.post(&admin, "/tenants/acme/suspend", json!({})).await;
+    let refused = app.post(&agent, &path, json!({"text": "Hi"})).await.expect(403);
+    assert!(refused.json["detail"].as_str().unwrap().contains("suspended"), "{}", refused.text);
+    assert_eq!(
+        app.app.store.messages(&tenant.id).count_since(astrfleet_core::time::Timestamp::default()).await.unwrap(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_stop_is_answered_with_what_there_is() {
+    let app = TestApp::new().await;
+    let (_, agent, path) = ready(&app).await;
+    app.bots.hold();
+    let taken = app.post(&agent, &format!("{path}?wait=0"), json!({"text": "Hi"})).await.expect(202);
+    let waiting = app.post(&agent, &format!("{path}?wait=0"), json!({"text": "Ho"})).await.expect(202);
+    let stop = async |answer: &Answer| {
+        let address = answer.header("location").strip_prefix("/api/v1").unwrap().to_owned();
+        app.post(&agent, &format!("{address}/stop"), json!({})).await.expect(200)
+    };
+    let stopped = stop(&waiting).await;
+    assert_eq!(stopped.json["message"]["failure"]["code"], "stopped");
+    assert_eq!(stop(&waiting).await.json, stopped.json, "twice is the same as once");
+    let stopped = stop(&taken).await;
+    assert_ne!(stopped.json["message"]["state"], "accepted", "{}", stopped.text);
+    app.bots.release();
+}
+
+#[tokio::test]
+async fn a_model_that_fails_is_told_in_the_stream() {
+    let app = TestApp::new().await;
+    let (_, agent, path) = ready(&app).await;
+    app.bots.next_answer(vec![
+        astrfleet_core::chat::ChatEvent::Received { record: 1 },
+        astrfleet_core::chat::ChatEvent::Error("it broke".to_owned()),
+    ]);
+    let streamed = app.send(Method::POST, &agent, &path, Some(json!({"text": "Hi"})), &[SSE]).await.expect(200);
+    let events = events(&streamed);
+    let (_, name, problem) = events.last().unwrap();
+    assert_eq!((name.as_str(), &problem["code"], &problem["status"]), ("failed", &json!("model_failed"), &json!(502)));
+}
+
+#[tokio::test]
+async fn a_bot_that_refuses_is_asked_again() {
+    let app = TestApp::new().await;
+    let (_, agent, path) = ready(&app).await;
+    app.bots.next_fails(Error::unavailable("the bot", "connection refused"));
+    let whole = app.post(&agent, &path, json!({"text": "Hi"})).await.expect(200);
+    assert_eq!(whole.json["reply"]["text"], "You said: Hi", "{}", whole.text);
+}
+
+/// Sends a form with one file.
+async fn upload(app: &TestApp, caller: &Caller, part: &str, name: &str, content: &[u8]) -> Answer {
+    let head = format!(
+        "--edge\r\ncontent-disposition: form-data; name=\"{part}\"; filename=\"{name}\"\r\ncontent-type: text/plain\r\n\r\n"
+    );
+    let body = [head.as_bytes(), content, b"\r\n--edge--\r\n"].concat();
+    let request = Request::post("/api/v1/tenants/acme/attachments")
+        .header("content-type", "multipart/form-data; boundary=edge")
+        .header("authorization", format!("Bearer {}", caller.credential.as_ref().unwrap().expose_secret()))
+        .body(Body::from(body))
+        .unwrap();
+    let (parts, body) = app.raw(request).await.into_parts();
+    let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+    let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+    Answer { status: parts.status.as_u16(), headers: parts.headers, json, text }
+}
+
+#[tokio::test]
+async fn a_file_is_stored_read_and_sent() {
+    let app = TestApp::configured(|config| {
+        config.gateway.max_attachment_bytes = 5_000_000;
+        if let Some(plan) = config.plans.get_mut("free") {
+            plan.storage_bytes = 7_000_000;
+        }
+    })
+    .await;
+    let (_, agent, path) = ready(&app).await;
+    let content = vec![b'x'; 4_000_000];
+    let file = upload(&app, &agent, "file", "../../notes.txt", &content).await.expect(201);
+    assert_eq!((&file.json["name"], &file.json["size"]), (&json!("notes.txt"), &json!(4_000_000)));
+    assert_eq!(file.json["sha256"].as_str().unwrap().len(), 64);
+    upload(&app, &agent, "file", "large.txt", &vec![b'x'; 5_000_001]).await.expect(402);
+    upload(&app, &agent, "other", "a.txt", b"x").await.expect(400);
+    let id = file.json["id"].as_str().unwrap();
+    let read = app.get(&agent, &format!("/tenants/acme/attachments/{id}")).await.expect(200);
+    assert_eq!(read.text.len(), content.len());
+    assert_eq!(read.header("x-content-type-options"), "nosniff");
+    assert!(read.header("content-disposition").starts_with("attachment;"));
+    app.post(&agent, &path, json!({"text": "See", "attachments": [id]})).await.expect(200);
+    assert_eq!(app.bots.asked()[0].attachments.len(), 1);
+    let other = app.tenant("other").await;
+    let stranger = app.member(&other, Role::Owner).await;
+    app.get(&stranger, &format!("/tenants/other/attachments/{id}")).await.expect(404);
+    app.post(&agent, "/tenants/acme/attachments", json!({})).await.expect(415);
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large_is_refused() {
+    let app = TestApp::configured(|config| config.gateway.max_attachment_bytes = 1_000).await;
+    let (_, agent, _) = ready(&app).await;
+    assert_eq!(upload(&app, &agent, "file", "a.txt", &[b'x'; 1_001]).await.expect(413).code(), "too_large");
+    upload(&app, &agent, "file", "a.txt", &[b'x'; 1_000]).await.expect(201);
+}
