@@ -81,11 +81,11 @@ pub fn next(state: State, event: Event) -> Result<State, Error> {
         (State::Delivering, Event::Returned) => Ok(State::Accepted),
         (State::Delivering | State::Streaming, Event::FirstPiece) => Ok(State::Streaming),
         // `interrupted -> done` is the repair. An answer without pieces goes straight from delivering to done.
-        (State::Delivering | State::Streaming | State::Interrupted, Event::Answered) => Ok(State::Done),
+        (State::Delivering | State::Streaming | State::Interrupted, Event::Answered)
+        | (State::Accepted, Event::LeftToPerson) => Ok(State::Done),
         (State::Delivering | State::Streaming | State::Interrupted, Event::CutOff) => Ok(State::Interrupted),
         (State::Accepted | State::Delivering | State::Streaming, Event::Failed) => Ok(State::Failed),
         (State::Accepted | State::Delivering, Event::Blocked) => Ok(State::Blocked),
-        (State::Accepted, Event::LeftToPerson) => Ok(State::Done),
         (state, event) => {
             Err(Error::conflict(format!("a message that is {state:?} cannot be {event:?}").to_lowercase()))
         }

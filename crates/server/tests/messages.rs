@@ -1,6 +1,8 @@
 //! Messages and attachments through the real router. What happens between being sent and being answered is proven in
 //! the testkit's `messages`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use std::time::Duration;
 
 use astrfleet_core::{Error, policy::Role, tenant::Tenant};
@@ -20,7 +22,7 @@ async fn ready(app: &TestApp) -> (Tenant, Caller, String) {
     let agent = app.member(&tenant, Role::Agent).await;
     app.app.manager.set_llm_base_url("http://127.0.0.1:1/llm/v1".to_owned());
     app.app.start_loops();
-    app.app.manager.wait_ready(&tenant.id, Duration::from_secs(60)).await.unwrap();
+    app.app.manager.wait_ready(&tenant.id, Duration::from_mins(1)).await.unwrap();
     let made = app.post(&agent, "/tenants/acme/sessions", json!({"end_user": "ada"})).await.expect(201);
     let path = format!("/tenants/acme/sessions/{}/messages", made.json["id"].as_str().unwrap());
     (tenant, agent, path)

@@ -110,6 +110,6 @@ async fn a_session_in_which_nobody_writes_is_closed() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let closed = tokio::time::timeout(Duration::from_secs(60), closed).await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_mins(1), closed).await.unwrap();
     assert_eq!(closed.json["close_reason"], "idle");
 }

@@ -171,14 +171,13 @@ pub struct Sought<'a> {
 pub fn find(history: &[HistoryRecord], sought: Sought<'_>, failure_text: &str) -> Finding {
     let Sought { known, earlier, text, with_files } = sought;
     let by_user = || history.iter().enumerate().filter(|(_, record)| !record.from_bot);
-    let asked = match known {
-        Some(known) => by_user().find(|(_, record)| record.record == known),
-        None => {
-            let mut later = by_user().filter(|(_, record)| record.record > earlier);
-            // A record with other words is another message's, whose number was never told.
-            let first = if with_files { later.clone().next() } else { None };
-            later.find(|(_, record)| record.text.split_whitespace().eq(text.split_whitespace())).or(first)
-        }
+    let asked = if let Some(known) = known {
+        by_user().find(|(_, record)| record.record == known)
+    } else {
+        let mut later = by_user().filter(|(_, record)| record.record > earlier);
+        // A record with other words is another message's, whose number was never told.
+        let first = if with_files { later.clone().next() } else { None };
+        later.find(|(_, record)| record.text.split_whitespace().eq(text.split_whitespace())).or(first)
     };
     let Some((at, asked)) = asked else {
         return known.map_or(Finding::NotReceived, |record| Finding::Unanswered { record });

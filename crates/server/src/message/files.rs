@@ -101,7 +101,7 @@ impl Service {
             id,
             tenant_id: tenant.id.clone(),
             size,
-            sha256: sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: sum.as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
             created_at: self.base.clock.now(),
         };
         if let Err(error) = files.insert(&attachment).await {

@@ -49,7 +49,7 @@ impl Service {
             self.wake_repair.notify_one();
             Ok(())
         };
-        self.recovered.get_or_try_init(|| recover).await.map(|()| ())
+        self.recovered.get_or_try_init(|| recover).await.copied()
     }
 
     async fn queue_waiting(&self) -> Result<u64> {

@@ -2,6 +2,7 @@
 
 use astrfleet_core::{
     Error, Result,
+    id::TenantId,
     message::{Failure, Message, State},
     page::PageRequest,
     ports::{Accepted, NewMessage, Store},
@@ -65,6 +66,12 @@ async fn keys(store: &dyn Store, make: &Make) {
     assert!(matches!(accept(store, &again, Some(("key", 2))).await, Err(Error::KeyReused)));
     assert!(store.messages(&tenant).get(&again.id).await.is_err(), "nothing came of it");
     assert_eq!(accept(store, &again, Some(("Key", 1))).await.unwrap(), Accepted::New, "another key");
+    let before =
+        async |of: &TenantId, key, hash| store.messages(of).accepted_before(&session.id, key, &[hash; 32]).await;
+    assert_eq!(before(&tenant, "key", 1).await.unwrap(), Some(first.id.clone()));
+    assert!(matches!(before(&tenant, "key", 2).await, Err(Error::KeyReused)));
+    assert_eq!(before(&tenant, "new", 1).await.unwrap(), None);
+    assert_eq!(before(&other, "key", 1).await.unwrap(), None, "another tenant's key is another one");
 
     for tenant in [&tenant, &other] {
         let session = stored_session(store, make, tenant, "ada").await;

@@ -68,7 +68,7 @@ fn nobody_who_reads_slowly_or_goes_holds_an_answer_up() {
         let gone = app.message.stream(&tenant.id, &id, "0-0".parse().unwrap()).await.unwrap();
         drop(gone);
         assert_eq!(
-            app.message.wait(&tenant.id, &id, std::time::Duration::from_secs(60)).await.unwrap().message.state,
+            app.message.wait(&tenant.id, &id, std::time::Duration::from_mins(1)).await.unwrap().message.state,
             State::Done
         );
         slow.collect::<Vec<_>>().await

@@ -34,7 +34,7 @@ use serde_json::json;
 use crate::bots::{Fleet, FleetPorts};
 
 /// How long anything may take: only a test that hangs waits so long.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The real time, and never the same moment twice.
 pub struct TestClock(AtomicI64);

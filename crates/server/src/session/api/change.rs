@@ -4,12 +4,11 @@ use astrfleet_core::{ports::BusEvent, session::Session};
 use axum::{
     Json,
     extract::{Path, State},
-    http::{HeaderName, HeaderValue},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{check_metadata, id};
+use super::{Shown, check_metadata, id};
 use crate::{
     app::App,
     extract::{Body, IfMatch, InTenant, etag, may},
@@ -48,7 +47,7 @@ pub(super) async fn handler(
     Path((_tenant, session)): Path<(String, String)>,
     seen: IfMatch,
     Body(body): Body<SessionChange>,
-) -> Result<([(HeaderName, HeaderValue); 1], Json<Session>), Problem> {
+) -> Result<Shown, Problem> {
     check_metadata(&body.metadata)?;
     let sessions = app.store.sessions(&caller.tenant.id);
     let session = sessions.get(&id(&session)?).await?;

@@ -4,10 +4,9 @@ use astrfleet_core::session::{CloseReason, Event, Session};
 use axum::{
     Json,
     extract::{Path, State},
-    http::{HeaderName, HeaderValue},
 };
 
-use super::id;
+use super::{Shown, id};
 use crate::{
     app::App,
     extract::{InTenant, etag, may},
@@ -34,7 +33,7 @@ pub(super) async fn handler(
     State(app): State<App>,
     caller: InTenant<may::SessionWrite>,
     Path((_tenant, session)): Path<(String, String)>,
-) -> Result<([(HeaderName, HeaderValue); 1], Json<Session>), Problem> {
+) -> Result<Shown, Problem> {
     let closed = happen(&app, &caller.tenant.id, &id(&session)?, Event::Closed(CloseReason::Closed)).await?;
     Ok((etag(closed.version), Json(closed)))
 }

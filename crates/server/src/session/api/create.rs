@@ -9,7 +9,8 @@ use astrfleet_core::{
 use axum::{
     Json,
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
+    response::IntoResponse,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ pub(super) async fn handler(
     State(app): State<App>,
     caller: InTenant<may::SessionWrite>,
     Body(body): Body<NewSession>,
-) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1], [(HeaderName, String); 1], Json<Session>), Problem> {
+) -> Result<impl IntoResponse + use<>, Problem> {
     let tenant = &caller.tenant;
     tenant.must_be_served()?;
     let end_user = display_name("end_user", &body.end_user, MAX_END_USER_CHARS)?;
@@ -86,5 +87,5 @@ pub(super) async fn handler(
     app.store.sessions(&tenant.id).insert(&session).await?;
     app.bus.publish(BusEvent::SessionChanged(tenant.id.clone(), session.id.clone()));
     let location = format!("/api/v1/tenants/{}/sessions/{}", tenant.id, session.id);
-    Ok((StatusCode::CREATED, etag(session.version), [(header::LOCATION, location)], Json(session)))
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], (etag(session.version), Json(session))))
 }

@@ -4,10 +4,9 @@ use astrfleet_core::session::Session;
 use axum::{
     Json,
     extract::{Path, State},
-    http::{HeaderName, HeaderValue},
 };
 
-use super::id;
+use super::{Shown, id};
 use crate::{
     app::App,
     extract::{InTenant, etag, may},
@@ -33,7 +32,7 @@ pub(super) async fn handler(
     State(app): State<App>,
     caller: InTenant<may::SessionRead>,
     Path((_tenant, session)): Path<(String, String)>,
-) -> Result<([(HeaderName, HeaderValue); 1], Json<Session>), Problem> {
+) -> Result<Shown, Problem> {
     let session = app.store.sessions(&caller.tenant.id).get(&id(&session)?).await?;
     Ok((etag(session.version), Json(session)))
 }

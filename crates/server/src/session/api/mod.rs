@@ -6,7 +6,11 @@ mod create;
 mod get;
 mod list;
 
-use astrfleet_core::{Error, Result, id::SessionId};
+use astrfleet_core::{Error, Result, id::SessionId, session::Session};
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue},
+};
 use serde_json::Value;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -14,6 +18,9 @@ use crate::{app::App, context};
 
 /// The largest metadata of a session, as JSON without blanks.
 const MAX_METADATA_BYTES: usize = 4 * 1024;
+
+/// A session with its `ETag`.
+type Shown = ([(HeaderName, HeaderValue); 1], Json<Session>);
 
 /// The routes of this folder.
 pub fn routes() -> OpenApiRouter<App> {
