@@ -94,15 +94,19 @@ impl Service {
     /// To be called after `stop` was set, which ends the keepers.
     pub async fn stop_all(&self, limit: Duration) {
         let everything = async {
-            // Nobody starts anything any more.
-            self.keepers.close();
-            self.keepers.wait().await;
+            self.keepers_ended().await;
             let tenants: Vec<TenantId> = self.known().keys().cloned().collect();
             join_all(tenants.into_iter().map(|tenant| self.stop_in_order(tenant))).await;
         };
         if tokio::time::timeout(limit, everything).await.is_err() {
             tracing::warn!("not all bots were stopped in time: the next start finds them");
         }
+    }
+
+    /// Waits until nobody starts or stops anything any more: bots are left as they are. After `stop` was set.
+    pub async fn keepers_ended(&self) {
+        self.keepers.close();
+        self.keepers.wait().await;
     }
 
     async fn stop_in_order(&self, tenant: TenantId) {

@@ -1,0 +1,502 @@
+//! Bots through the real router and the real keepers, on processes that are entries in a table.
+
+use std::time::Duration;
+
+use astrfleet_core::{
+    Error,
+    api_key::Scope,
+    instance::{Desired, Event, Instance, Observed},
+    policy::Role,
+    ports::{BusEvent, Store},
+    tenant::Tenant,
+};
+use astrfleet_server::config::ServerConfig;
+use astrfleet_testkit::app::{Caller, TestApp};
+use axum::{body::Body, http::Request};
+use futures_util::StreamExt;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+/// A condition that does not come true in this time never does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn without_backoff(config: &mut ServerConfig) {
+    (config.manager.restart_backoff_s, config.manager.restart_backoff_max_s) = (0, 0);
+    config.manager.max_restarts = 3;
+}
+
+/// With its keepers at work.
+async fn at_work(change: impl FnOnce(&mut ServerConfig)) -> TestApp {
+    let app = TestApp::configured(change).await;
+    works(&app).await;
+    app
+}
+
+async fn works(app: &TestApp) -> usize {
+    app.app.manager.set_llm_base_url("http://127.0.0.1:1/llm/v1".to_owned());
+    let adopted = app.app.manager.adopt().await.unwrap();
+    app.app.start_loops();
+    adopted
+}
+
+/// Waits until a bot is as it should be.
+async fn until(app: &TestApp, tenant: &Tenant, so: impl Fn(&Instance) -> bool) -> Instance {
+    let waits = async {
+        loop {
+            app.app.manager.wake(&tenant.id);
+            let instance = app.instance(tenant).await;
+            if so(&instance) {
+                return instance;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, waits).await {
+        Ok(instance) => instance,
+        Err(_) => panic!("never so: {:?}", app.instance(tenant).await),
+    }
+}
+
+async fn until_ready(app: &TestApp, tenant: &Tenant) -> Instance {
+    until(app, tenant, Instance::is_ready).await
+}
+
+async fn end(app: &TestApp) {
+    app.app.stop.cancel();
+    app.app.manager.stop_all(PATIENCE).await;
+}
+
+/// Its keepers end, and no bot is stopped.
+async fn is_killed(app: &TestApp) {
+    app.app.stop.cancel();
+    app.app.manager.keepers_ended().await;
+}
+
+#[tokio::test]
+async fn a_new_bot_gets_ready_and_is_shown() {
+    let app = at_work(|_| {}).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    let bot = until_ready(&app, &acme).await;
+    let shown = app.get(&admin, "/tenants/acme/instance").await.expect(200).json;
+    assert_eq!(shown["id"], bot.id.as_str());
+    assert_eq!(
+        (&shown["desired"], &shown["observed"], &shown["ready"]),
+        (&json!("running"), &json!("running"), &json!(true))
+    );
+    assert_eq!((&shown["generation"], &shown["version"], &shown["restarts"]), (&json!(1), &json!("4.29.3"), &json!(0)));
+    assert_eq!((&shown["channels"], &shown["memory_bytes"]), (&json!([]), &json!(200_000_000)));
+    assert!(shown["url"].as_str().unwrap().starts_with("http://acme."), "{shown}");
+    assert_eq!(app.bots.prepared(), 1);
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn is_stopped_started_and_restarted_by_request() {
+    let app = at_work(|_| {}).await;
+    let acme = app.tenant("acme").await;
+    let owner = app.member(&acme, Role::Owner).await;
+    let first = until_ready(&app, &acme).await;
+    let operate = async |word: &str| {
+        app.post(&owner, &format!("/tenants/acme/instance/{word}"), json!({})).await.expect(202).json
+    };
+    assert_eq!(operate("stop").await["desired"], "stopped");
+    let stopped = until(&app, &acme, |bot| bot.observed == Observed::Suspended).await;
+    assert_eq!((stopped.reason.as_str(), stopped.port), ("stopped by request", None));
+    assert!(!app.runtime.is_running(&first.id));
+    operate("stop").await;
+    assert_eq!(app.instance(&acme).await, stopped, "a second stop changes nothing");
+    operate("start").await;
+    let second = until_ready(&app, &acme).await;
+    assert!(second.generation > first.generation);
+    operate("start").await;
+    assert_eq!(app.instance(&acme).await, second, "a second start changes nothing");
+    operate("restart").await;
+    let third = until(&app, &acme, |bot| bot.is_ready() && bot.generation > second.generation).await;
+    assert_eq!((third.restarts, app.runtime.starts().len()), (0, 3), "a restart by request is no accident");
+    let log = app.get(&owner, "/tenants/acme/audit-log").await.expect(200).json;
+    let asked: Vec<&Value> = log["items"].as_array().unwrap().iter().map(|entry| &entry["detail"]["asked"]).collect();
+    let asked: Vec<&str> = asked.into_iter().filter_map(Value::as_str).collect();
+    assert_eq!(asked, ["restart", "start", "start", "stop", "stop"]);
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn who_may_what() {
+    let app = at_work(|_| {}).await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    until_ready(&app, &acme).await;
+    let viewer = app.member(&acme, Role::Viewer).await;
+    let key = app.api_key(&acme, &[Scope::Instance]).await;
+    let strange = app.member(&other, Role::Owner).await;
+    for (path, statuses) in [
+        ("/tenants/acme/instance", [200, 200, 404, 401]),
+        ("/tenants/acme/instance/logs", [200, 200, 404, 401]),
+        ("/tenants/acme/instance/config", [200, 200, 404, 401]),
+        ("/tenants/acme/channels", [403, 403, 404, 401]),
+        ("/instances", [403, 403, 403, 401]),
+        ("/instances/events", [403, 403, 403, 401]),
+    ] {
+        for (caller, status) in [&viewer, &key, &strange, &Caller::nobody()].into_iter().zip(statuses) {
+            assert_eq!(app.get(caller, path).await.status, status, "{path}");
+        }
+    }
+    app.post(&viewer, "/tenants/acme/instance/stop", json!({})).await.expect(403);
+    app.patch(&viewer, "/tenants/acme/instance/config", json!({})).await.expect(403);
+    app.post(&key, "/tenants/acme/instance/restart", json!({})).await.expect(202);
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn a_bot_whose_tenant_is_suspended_comes_back_with_it() {
+    let app = at_work(|_| {}).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    until_ready(&app, &acme).await;
+    app.post(&admin, "/tenants/acme/suspend", json!({})).await.expect(200);
+    let stopped = until(&app, &acme, |bot| bot.observed == Observed::Suspended).await;
+    assert!(!app.runtime.is_running(&stopped.id));
+    app.post(&admin, "/tenants/acme/instance/start", json!({})).await.expect(403);
+    let refused = app.get(&admin, "/tenants/acme/instance/config").await.expect(409);
+    assert!(refused.json["detail"].as_str().unwrap().contains("suspended"), "{}", refused.text);
+    app.post(&admin, "/tenants/acme/resume", json!({})).await.expect(200);
+    until_ready(&app, &acme).await;
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn what_crashes_is_started_again_and_given_up_in_the_end() {
+    let app = at_work(without_backoff).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    for restarts in 0..3 {
+        let bot = until(&app, &acme, |bot| bot.is_ready() && bot.restarts == restarts).await;
+        app.runtime.crash(&bot.id, "ImportError: no module named x");
+    }
+    let failed = until(&app, &acme, |bot| bot.observed == Observed::Failed).await;
+    assert!(failed.reason.starts_with("given up after 3 exits in a row: exit code 1"), "{}", failed.reason);
+    assert!(failed.reason.ends_with("no module named x"), "{}", failed.reason);
+    assert_eq!(app.runtime.starts().len(), 3);
+    app.post(&admin, "/tenants/acme/instance/start", json!({})).await.expect(202);
+    assert_eq!(until_ready(&app, &acme).await.restarts, 0);
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_why() {
+    let app = TestApp::configured(without_backoff).await;
+    for _ in 0..3 {
+        app.runtime.fail_next_start("the disk is full");
+    }
+    works(&app).await;
+    let acme = app.tenant("acme").await;
+    let failed = until(&app, &acme, |bot| bot.observed == Observed::Failed).await;
+    assert!(failed.reason.contains("the disk is full"), "{}", failed.reason);
+    let admin = app.admin().await;
+    app.post(&admin, "/tenants/acme/instance/restart", json!({})).await.expect(202);
+    until_ready(&app, &acme).await;
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_degraded_and_then_restarted() {
+    let app = at_work(without_backoff).await;
+    let acme = app.tenant("acme").await;
+    let bot = until_ready(&app, &acme).await;
+    app.bots.set_ready(false);
+    let period = Duration::from_secs(app.app.config.manager.liveness_period_s);
+    until(&app, &acme, |bot| {
+        app.advance(period);
+        bot.observed == Observed::Degraded
+    })
+    .await;
+    assert!(app.runtime.is_running(&bot.id));
+    let again = until(&app, &acme, |found| {
+        app.advance(period);
+        found.generation > bot.generation
+    })
+    .await;
+    assert_eq!(again.restarts, 1);
+    app.bots.set_ready(true);
+    until_ready(&app, &acme).await;
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn who_never_gets_ready_is_stopped_in_time() {
+    let app = TestApp::configured(without_backoff).await;
+    app.bots.set_ready(false);
+    works(&app).await;
+    let acme = app.tenant("acme").await;
+    until(&app, &acme, |bot| bot.observed == Observed::Starting).await;
+    let limit = Duration::from_secs(app.app.config.manager.start_timeout_s);
+    let failed = until(&app, &acme, |bot| {
+        if bot.observed == Observed::Starting {
+            app.advance(limit);
+        }
+        bot.observed == Observed::Failed
+    })
+    .await;
+    assert!(failed.reason.contains("it was not ready within 120 s"), "{}", failed.reason);
+    assert!(!app.runtime.is_running(&failed.id));
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn no_more_run_than_there_are_places() {
+    let app = at_work(|config| config.manager.max_instances = 1).await;
+    let admin = app.admin().await;
+    let first = app.tenant("first").await;
+    until_ready(&app, &first).await;
+    let second = app.tenant("second").await;
+    let waiting = until(&app, &second, |bot| bot.reason.contains("all 1 places")).await;
+    assert_eq!(waiting.observed, Observed::Pending);
+    app.post(&admin, "/tenants/first/instance/stop", json!({})).await.expect(202);
+    until_ready(&app, &second).await;
+    assert_eq!(app.runtime.starts().len(), 2);
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn bots_of_an_earlier_run_are_taken_over_as_far_as_they_are_wanted() {
+    let app = at_work(|_| {}).await;
+    let (kept, stopped, gone) = (app.tenant("kept").await, app.tenant("stopped").await, app.tenant("gone").await);
+    for tenant in [&kept, &stopped, &gone] {
+        until_ready(&app, tenant).await;
+    }
+    is_killed(&app).await;
+    let wish = Instance { desired: Desired::Stopped, ..app.instance(&stopped).await };
+    app.store_instance(&wish).await;
+    let crashed = app.instance(&gone).await;
+    app.runtime.crash(&crashed.id, "");
+    let before = app.instance(&kept).await;
+    let again = app.restarted();
+    assert_eq!(works(&again).await, 1);
+    let after = until_ready(&again, &kept).await;
+    assert_eq!((after.generation, after.port), (before.generation, before.port), "the same process");
+    until(&again, &stopped, |bot| bot.observed == Observed::Suspended).await;
+    let anew = until(&again, &gone, |bot| bot.is_ready() && bot.generation > crashed.generation).await;
+    assert_ne!(anew.port, after.port);
+    end(&again).await;
+}
+
+#[tokio::test]
+async fn a_process_that_was_begun_and_not_written_down_is_not_doubled() {
+    let app = at_work(|_| {}).await;
+    let acme = app.tenant("acme").await;
+    let bot = until_ready(&app, &acme).await;
+    is_killed(&app).await;
+    let halfway = Instance { observed: Observed::Provisioning, ..app.instance(&acme).await };
+    app.store_instance(&halfway).await;
+    let again = app.restarted();
+    assert_eq!(works(&again).await, 1);
+    assert_eq!(until_ready(&again, &acme).await.generation, bot.generation);
+    assert_eq!(again.runtime.starts().len(), 1);
+    end(&again).await;
+}
+
+#[tokio::test]
+async fn more_than_there_are_places_for_are_not_taken_over() {
+    let app = at_work(|_| {}).await;
+    let tenants = [app.tenant("first").await, app.tenant("second").await];
+    for tenant in &tenants {
+        until_ready(&app, tenant).await;
+    }
+    is_killed(&app).await;
+    let again = app.restarted_with(|config| config.manager.max_instances = 1);
+    assert_eq!(works(&again).await, 1);
+    let mut running = 0;
+    for tenant in &tenants {
+        running += usize::from(again.runtime.is_running(&again.instance(tenant).await.id));
+    }
+    assert_eq!(running, 1);
+    end(&again).await;
+}
+
+#[tokio::test]
+async fn all_are_stopped_at_the_end_and_wanted_as_before() {
+    let app = at_work(|_| {}).await;
+    let acme = app.tenant("acme").await;
+    let bot = until_ready(&app, &acme).await;
+    end(&app).await;
+    assert!(!app.runtime.is_running(&bot.id));
+    let rests = app.instance(&acme).await;
+    assert_eq!((rests.desired, rests.observed, rests.restarts), (Desired::Running, Observed::Pending, 0));
+    let again = app.restarted();
+    works(&again).await;
+    until_ready(&again, &acme).await;
+    end(&again).await;
+}
+
+#[tokio::test]
+async fn what_is_erased_is_stopped_first_and_never_started_again() {
+    let app = at_work(|_| {}).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    let bot = until_ready(&app, &acme).await;
+    app.store_instance(&Instance { desired: Desired::Deleted, ..app.instance(&acme).await }).await;
+    let erased = until(&app, &acme, |bot| bot.observed == Observed::Deleting && bot.reason == "erased").await;
+    assert_eq!((erased.port, app.runtime.erased()), (None, vec![bot.id]));
+    for word in ["start", "stop", "restart"] {
+        app.post(&admin, &format!("/tenants/acme/instance/{word}"), json!({})).await.expect(409);
+    }
+    assert!(erased.after(Event::TryAgain, "", app.app.clock.now()).is_err());
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn its_configuration_is_read_and_changed() {
+    let app = at_work(|_| {}).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    let path = "/tenants/acme/instance/config";
+    until_ready(&app, &acme).await;
+    let read = app.get(&admin, path).await.expect(200);
+    let tag = read.header("etag").to_owned();
+    let change = async |tag: &str, patch: Value| {
+        app.send(axum::http::Method::PATCH, &admin, path, Some(patch), &[("if-match", tag)]).await
+    };
+    let changed = change(&tag, json!({"persona": "pirate", "webhook_secret": "hidden"})).await.expect(200);
+    assert_eq!(changed.json["persona"], "pirate");
+    assert_ne!(changed.header("etag"), tag);
+    assert_eq!(app.get(&admin, path).await.header("etag"), changed.header("etag"));
+    assert_eq!(change(&tag, json!({"persona": "default"})).await.expect(412).code(), "stale");
+    let log = app.get(&admin, "/tenants/acme/audit-log").await.expect(200);
+    assert_eq!(log.json["items"][0]["detail"], json!({"changed": ["persona", "webhook_secret"]}));
+    assert!(!log.text.contains("hidden"));
+    app.post(&admin, "/tenants/acme/instance/stop", json!({})).await.expect(202);
+    until(&app, &acme, |bot| bot.observed == Observed::Suspended).await;
+    let refused = app.get(&admin, path).await.expect(409);
+    assert!(refused.json["detail"].as_str().unwrap().contains("stopped by request"), "{}", refused.text);
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn channels_come_and_go_and_keep_their_secrets() {
+    let app = at_work(|_| {}).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    let channels = "/tenants/acme/channels";
+    until_ready(&app, &acme).await;
+    let new = json!({"id": "shop", "type": "telegram", "settings": {"telegram_token": "42:secret", "lang": "en"}});
+    let made = app.post(&admin, channels, new.clone()).await.expect(201);
+    assert_eq!(made.header("location"), "/api/v1/tenants/acme/channels/shop");
+    assert_eq!(made.json["settings"], json!({"telegram_token": "***", "lang": "en"}));
+    app.post(&admin, channels, new).await.expect(409);
+    app.post(&admin, channels, json!({"id": "x", "type": "telegram", "token": "1"})).await.expect(400);
+    let brief = app.get(&admin, "/tenants/acme/instance").await.expect(200).json;
+    assert_eq!(brief["channels"], json!([{"id": "shop", "type": "telegram", "connected": true}]));
+    let one = "/tenants/acme/channels/shop";
+    let changed = app.patch(&admin, one, json!({"enabled": false, "settings": {"lang": "zh"}})).await.expect(200);
+    assert_eq!(changed.json["settings"], json!({"telegram_token": "***", "lang": "zh"}), "what is not named stays");
+    let brief = app.get(&admin, "/tenants/acme/instance").await.expect(200).json;
+    assert_eq!(brief["channels"][0]["connected"], false);
+    assert_eq!(app.post(&admin, &format!("{one}/test"), json!({})).await.expect(200).json["ok"], true);
+    assert_eq!(app.get(&admin, one).await.expect(200).json["enabled"], false);
+    app.delete(&admin, one).await.expect(204);
+    for answer in [app.get(&admin, one).await, app.delete(&admin, one).await, app.patch(&admin, one, json!({})).await] {
+        answer.expect(404);
+    }
+    assert_eq!(app.get(&admin, channels).await.expect(200).json["items"], json!([]));
+    let log = app.get(&admin, "/tenants/acme/audit-log").await.expect(200);
+    let did: Vec<_> =
+        log.json["items"].as_array().unwrap().iter().filter_map(|entry| entry["detail"]["did"].as_str()).collect();
+    assert_eq!(did, ["delete", "test", "change", "add"]);
+    assert!(!log.text.contains("42:secret"));
+    end(&app).await;
+}
+
+#[tokio::test]
+async fn its_log_is_read_and_followed() {
+    let app = at_work(|_| {}).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    let bot = until_ready(&app, &acme).await;
+    for number in 1..=3 {
+        app.runtime.says(&bot.id, &format!("line {number}"));
+    }
+    let log = app.get(&admin, "/tenants/acme/instance/logs?lines=2").await.expect(200).json;
+    let lines: Vec<_> = log["items"].as_array().unwrap().iter().map(|line| line["line"].as_str().unwrap()).collect();
+    assert_eq!(lines, ["line 2", "line 3"]);
+    for lines in ["0", "1001", "-1", "many"] {
+        let refused = app.get(&admin, &format!("/tenants/acme/instance/logs?lines={lines}")).await.expect(400);
+        assert_eq!(refused.json["field"], "lines");
+    }
+    let mut events = watch(&app, &admin, "/tenants/acme/instance/logs?lines=1&follow=true").await;
+    assert_eq!(events.next().await.unwrap().1["line"], "line 3");
+    app.runtime.says(&bot.id, "line 4");
+    let (name, line) = events.next().await.unwrap();
+    assert_eq!((name.as_str(), &line["line"]), ("log", &json!("line 4")));
+    end(&app).await;
+    assert!(events.next().await.is_none(), "ends with the platform");
+}
+
+#[tokio::test]
+async fn every_change_of_state_is_told() {
+    let app = TestApp::configured(|_| {}).await;
+    let (admin, acme) = (app.admin().await, app.tenant("acme").await);
+    let mut events = watch(&app, &admin, "/tenants/acme/instance/events").await;
+    let mut fleet = watch(&app, &admin, "/instances/events").await;
+    let (name, first) = events.next().await.unwrap();
+    assert_eq!((name.as_str(), &first["observed"]), ("state", &json!("pending")));
+    assert_eq!(fleet.next().await.unwrap().1["observed"], "pending", "all bots as they are come first");
+    works(&app).await;
+    for events in [&mut events, &mut fleet] {
+        loop {
+            let (name, state) = events.next().await.unwrap();
+            assert_eq!((name.as_str(), &state["tenant_id"]), ("state", &json!(acme.id.as_str())));
+            if state["ready"] == true {
+                break;
+            }
+        }
+    }
+    let listed = app.get(&admin, "/instances?limit=1").await.expect(200).json;
+    assert_eq!(listed["items"][0]["tenant_id"], acme.id.as_str());
+    app.get(&admin, "/instances?limit=0").await.expect(400);
+    end(&app).await;
+    assert!(events.next().await.is_none() && fleet.next().await.is_none(), "they end with the platform");
+}
+
+/// The events of a stream: their names, and their data.
+async fn watch(
+    app: &TestApp,
+    caller: &Caller,
+    path: &str,
+) -> impl futures_util::Stream<Item = (String, Value)> + Unpin + use<> {
+    let credential = caller.credential.as_ref().unwrap().expose_secret();
+    let request = Request::builder()
+        .uri(format!("/api/v1{path}"))
+        .header("authorization", format!("Bearer {credential}"))
+        .body(Body::empty())
+        .unwrap();
+    let response = app.raw(request).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let chunks = response.into_body().into_data_stream().map(Result::unwrap);
+    let events = chunks.scan(String::new(), |rest, chunk| {
+        rest.push_str(&String::from_utf8_lossy(&chunk));
+        let mut complete: Vec<String> = rest.split("\n\n").map(str::to_owned).collect();
+        *rest = complete.pop().unwrap_or_default();
+        std::future::ready(Some(futures_util::stream::iter(complete)))
+    });
+    let field = |event: &str, name: &str| {
+        event.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    let named = move |event: String| {
+        let named = field(&event, "event:").zip(field(&event, "data:"));
+        std::future::ready(named.map(|(name, data)| (name, serde_json::from_str(&data).unwrap())))
+    };
+    events.flatten().filter_map(named).boxed()
+}
+
+/// What a test does past the platform.
+trait Beyond {
+    async fn store_instance(&self, instance: &Instance);
+}
+
+impl Beyond for TestApp {
+    async fn store_instance(&self, instance: &Instance) {
+        let mut written = self.store.instances(&instance.tenant_id).update(instance).await;
+        while matches!(written, Err(Error::Stale { .. })) {
+            let now = self.store.instances(&instance.tenant_id).get().await.unwrap();
+            let wish = Instance { version_lock: now.version_lock, ..instance.clone() };
+            written = self.store.instances(&instance.tenant_id).update(&wish).await;
+        }
+        written.unwrap();
+        let (tenant, instance) = (instance.tenant_id.clone(), instance.id.clone());
+        self.app.bus.publish(BusEvent::InstanceChanged { tenant, instance });
+    }
+}
