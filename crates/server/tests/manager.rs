@@ -1,5 +1,7 @@
 //! Bots through the real router and the real keepers, on processes that are entries in a table.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands, in its helpers too")]
+
 use std::time::Duration;
 
 use astrfleet_core::{
@@ -18,7 +20,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 /// A condition that does not come true in this time never does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn without_backoff(config: &mut ServerConfig) {
     (config.manager.restart_backoff_s, config.manager.restart_backoff_max_s) = (0, 0);
@@ -51,10 +53,10 @@ async fn until(app: &TestApp, tenant: &Tenant, so: impl Fn(&Instance) -> bool) -
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, waits).await {
-        Ok(instance) => instance,
-        Err(_) => panic!("never so: {:?}", app.instance(tenant).await),
-    }
+    let Ok(instance) = tokio::time::timeout(PATIENCE, waits).await else {
+        panic!("never so: {:?}", app.instance(tenant).await);
+    };
+    instance
 }
 
 async fn until_ready(app: &TestApp, tenant: &Tenant) -> Instance {

@@ -30,7 +30,8 @@ fn config() -> ManagerConfig {
     }
 }
 
-fn tenant(status: Status) -> Tenant {
+/// A tenant with this status.
+pub(in crate::manager) fn tenant(status: Status) -> Tenant {
     Tenant {
         id: TenantId::parse("ten_0123456789abcdef0123456789abcdef").unwrap(),
         name: "acme".to_owned(),

@@ -47,17 +47,13 @@ impl Service {
             return channels.to_vec();
         }
         let bot = self.base.bots.client(&access);
-        match tokio::time::timeout(CHANNELS_TIMEOUT, bot.channels()).await {
-            Ok(Ok(channels)) => {
-                let channels: Arc<[ChannelState]> = channels.into_iter().map(ChannelState::from).collect();
-                self.channels.insert(key, Arc::clone(&channels));
-                channels.to_vec()
-            }
-            Ok(Err(_)) | Err(_) => {
-                tracing::debug!(instance_id = %instance.id, "a bot did not name its channels in time");
-                Vec::new()
-            }
-        }
+        let Ok(Ok(channels)) = tokio::time::timeout(CHANNELS_TIMEOUT, bot.channels()).await else {
+            tracing::debug!(instance_id = %instance.id, "a bot did not name its channels in time");
+            return Vec::new();
+        };
+        let channels: Arc<[ChannelState]> = channels.into_iter().map(ChannelState::from).collect();
+        self.channels.insert(key, Arc::clone(&channels));
+        channels.to_vec()
     }
 
     /// They were changed just now.
@@ -77,4 +73,32 @@ pub(super) fn reachable(tenant: &Tenant, channel: Channel) -> Channel {
         .and_then(|path| path.rsplit('/').next())
         .map(|webhook| format!("/hooks/{}/{webhook}", tenant.name));
     Channel { webhook_path, ..channel }
+}
+
+#[cfg(test)]
+mod tests {
+    use astrfleet_core::{channel::Channel, tenant::Status};
+    use serde_json::json;
+
+    use super::reachable;
+    use crate::manager::decide::tests::tenant;
+
+    #[test]
+    fn a_webhook_is_reached_below_the_tenants_name() {
+        let channel = Channel {
+            id: "line".to_owned(),
+            kind: "line".to_owned(),
+            enabled: true,
+            connected: true,
+            status: "running".to_owned(),
+            last_error: None,
+            webhook_path: Some("/hooks/0123456789abcdef".to_owned()),
+            settings: json!({}),
+        };
+        let shown = reachable(&tenant(Status::Active), channel.clone());
+        assert_eq!(shown.webhook_path.as_deref(), Some("/hooks/acme/0123456789abcdef"));
+        assert_eq!(reachable(&tenant(Status::Active), shown.clone()), shown);
+        let without = Channel { webhook_path: None, ..channel };
+        assert_eq!(reachable(&tenant(Status::Active), without.clone()), without);
+    }
 }

@@ -39,13 +39,13 @@ pub(in crate::manager) async fn handler(
         })
     });
     let (store, stop) = (app.clone(), app.stop.clone());
-    let changed = changes.filter_map(move |tenant: TenantId| {
+    let later = changes.filter_map(move |tenant: TenantId| {
         let app = store.clone();
         // One that is gone is not told of any more.
         async move { app.store.instances(&tenant).get().await.ok() }
     });
     let mut shown: HashMap<TenantId, i64> = HashMap::new();
-    let instances = all(app.clone()).chain(changed).filter(move |instance| {
+    let instances = all(app.clone()).chain(later).filter(move |instance| {
         let before = shown.insert(instance.tenant_id.clone(), instance.version_lock);
         std::future::ready(before != Some(instance.version_lock))
     });
