@@ -174,6 +174,12 @@ impl Postgres {
         self.port
     }
 
+    /// Who may do everything there; no password is asked for.
+    #[must_use]
+    pub fn user(&self) -> &'static str {
+        USER
+    }
+
     /// How to connect to a database of this server.
     #[must_use]
     pub fn options(&self, database: &str) -> PgConnectOptions {

@@ -17,8 +17,14 @@ use crate::errand::output;
 
 /// What is asked over and over: one request, or several in turn.
 pub struct Requests {
+    all: Vec<Request>,
+}
+
+struct Request {
     path: String,
-    headers: Vec<Vec<(String, String)>>,
+    headers: Vec<(String, String)>,
+    /// Sent by `POST` where there is one.
+    body: Option<String>,
 }
 
 impl Requests {
@@ -32,22 +38,36 @@ impl Requests {
 
     /// `GET path` with each of these sets of headers in turn.
     pub fn in_turn(path: &str, headers: Vec<Vec<(String, String)>>) -> Self {
-        Self { path: path.to_owned(), headers }
+        let request = |headers| Request { path: path.to_owned(), headers, body: None };
+        Self { all: headers.into_iter().map(request).collect() }
+    }
+
+    /// `POST` of the same JSON to each of these paths in turn.
+    pub fn posts(paths: Vec<String>, headers: &[(&str, &str)], body: &serde_json::Value) -> Self {
+        let mut headers: Vec<(String, String)> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+        let request = |path| Request { path, headers: headers.clone(), body: Some(body.to_string()) };
+        Self { all: paths.into_iter().map(request).collect() }
     }
 
     /// For [`ask`].
     pub fn first(&self) -> (&str, &[(String, String)]) {
-        (&self.path, self.headers.first().map_or(&[], Vec::as_slice))
+        self.all.first().map_or(("/", &[]), |request| (&request.path, &request.headers))
     }
 
     /// The script that makes `wrk` send them.
     fn script(&self) -> String {
         let made: Vec<String> = self
-            .headers
+            .all
             .iter()
-            .map(|set| {
-                let pairs: Vec<String> = set.iter().map(|(name, value)| format!("[{name:?}]={value:?}")).collect();
-                format!("  made[#made + 1] = wrk.format(\"GET\", {:?}, {{{}}})\n", self.path, pairs.join(","))
+            .map(|Request { path, headers, body }| {
+                let pairs: Vec<String> = headers.iter().map(|(name, value)| format!("[{name:?}]={value:?}")).collect();
+                let (method, body) = match body {
+                    Some(body) => ("POST", format!(", {body:?}")),
+                    None => ("GET", String::new()),
+                };
+                format!("  made[#made + 1] = wrk.format({method:?}, {path:?}, {{{}}}{body})\n", pairs.join(","))
             })
             .collect();
         format!(
@@ -63,35 +83,84 @@ impl Requests {
 /// # Errors
 /// When any of them was not a success: what fails is quick, and compares with nothing.
 pub fn drive(address: SocketAddr, requests: &Requests, seconds: u32, folder: &Path) -> Result<u32> {
+    let report = report(&mut on_core(AROUND, &wrk(address, requests, seconds, folder)?))?;
+    Ok(answered(&report)?.0)
+}
+
+/// The same from any core: how many answers, and how many a second.
+pub fn drive_from_anywhere(
+    address: SocketAddr,
+    requests: &Requests,
+    seconds: u32,
+    folder: &Path,
+) -> Result<(u32, f64)> {
+    answered(&report(&mut wrk(address, requests, seconds, folder)?)?)
+}
+
+fn wrk(address: SocketAddr, requests: &Requests, seconds: u32, folder: &Path) -> Result<Command> {
     let script = folder.join("requests.lua");
     fs::write(&script, requests.script())?;
     let mut wrk = Command::new("wrk");
     wrk.args(["--threads", "1", "--connections", "64", "--duration", &format!("{seconds}s"), "--script"]);
     wrk.arg(&script).arg(format!("http://{address}"));
-    let report = output(&mut on_core(AROUND, &wrk))?;
+    Ok(wrk)
+}
+
+fn report(wrk: &mut Command) -> Result<String> {
+    let report = output(wrk)?;
     ensure!(
         !report.contains("Non-2xx") && !report.contains("Socket errors"),
         "not every request was answered:\n{report}"
     );
-    answered(&report).with_context(|| format!("wrk says no number of requests:\n{report}"))
+    Ok(report)
 }
 
-fn answered(report: &str) -> Option<u32> {
-    report.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())
+/// The number of answers, and of answers a second.
+fn answered(report: &str) -> Result<(u32, f64)> {
+    let read = || {
+        let count = report.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())?;
+        let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok())?;
+        Some((count, rate))
+    };
+    read().with_context(|| format!("wrk says no number of requests:\n{report}"))
 }
 
-/// One request and its whole answer: the status and the body.
+/// One `GET` and its whole answer: the status and the body.
 pub fn ask(address: SocketAddr, path: &str, headers: &[(String, String)]) -> Result<(u16, String)> {
+    exchange(address, "GET", path, headers, None)
+}
+
+/// One request with a body of JSON, and its whole answer: the status and the body.
+pub fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(String, String)],
+    body: &serde_json::Value,
+) -> Result<(u16, String)> {
+    exchange(address, method, path, headers, Some(&body.to_string()))
+}
+
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(String, String)],
+    body: Option<&str>,
+) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request += "Host: bench.local\r\n";
     }
     for (name, value) in headers {
         let _ = write!(request, "{name}: {value}\r\n");
     }
-    Write::write_all(&mut stream, (request + "\r\n").as_bytes())?;
+    if let Some(body) = body {
+        let _ = write!(request, "Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    }
+    Write::write_all(&mut stream, (request + "\r\n" + body.unwrap_or_default()).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("no answer to {path}: {answer:?}") };
@@ -105,14 +174,22 @@ mod tests {
 
     #[test]
     fn the_count_is_found_in_what_wrk_prints() {
-        let report = "  Thread Stats   Avg\n  241785 requests in 9.03s, 94.77MB read\nRequests/sec: 1\n";
-        assert_eq!(answered(report), Some(241_785));
-        assert_eq!(answered("unable to connect"), None);
+        let report = "  Thread Stats   Avg\n  241785 requests in 9.03s, 94.77MB read\nRequests/sec:  26787.5\n";
+        assert_eq!(answered(report).unwrap(), (241_785, 26_787.5));
+        assert!(answered("unable to connect").is_err());
     }
 
     #[test]
     fn the_script_formats_each_set_of_headers() {
         let script = Requests::one("/a", &[("Host", "b")]).script();
         assert!(script.contains(r#"made[#made + 1] = wrk.format("GET", "/a", {["Host"]="b"})"#), "{script}");
+    }
+    #[test]
+    fn the_script_posts_a_body() {
+        let body = serde_json::json!({"text": "say \"hi\""});
+        let script = Requests::posts(vec!["/a".to_owned()], &[], &body).script();
+        let wanted =
+            r#"wrk.format("POST", "/a", {["Content-Type"]="application/json"}, "{\"text\":\"say \\\"hi\\\"\"}")"#;
+        assert!(script.contains(wanted), "{script}");
     }
 }

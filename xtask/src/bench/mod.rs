@@ -2,8 +2,11 @@
 //!
 //! Nothing here fails because something is slow; it fails when what is compared does not do the same work.
 
+mod accept;
 mod gateway;
+mod idle;
 mod load;
+mod platform;
 mod proc;
 mod table;
 
@@ -17,6 +20,10 @@ use crate::errand::Workspace;
 pub enum What {
     /// The way in: CPU time of passing requests on
     Gateway,
+    /// Taking messages in: how many become durable a second
+    Accept,
+    /// Being there: memory and time to start, without load
+    Idle,
 }
 
 /// How thoroughly.
@@ -38,6 +45,8 @@ pub fn run(workspace: &Workspace, what: &[What], effort: Effort) -> Result<()> {
     for what in if what.is_empty() { all } else { what } {
         match what {
             What::Gateway => gateway::run(workspace, effort)?,
+            What::Accept => accept::run(workspace, effort)?,
+            What::Idle => idle::run(workspace, effort)?,
         }
     }
     Ok(())

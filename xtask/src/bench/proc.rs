@@ -28,11 +28,15 @@ pub struct Process {
 impl Process {
     /// Starts `command` on `core`; what it prints goes to `<folder>/<name>.out`.
     pub fn start(name: &str, command: &Command, core: usize, folder: &Path) -> Result<Self> {
+        Self::start_anywhere(name, on_core(core, command), folder)
+    }
+
+    /// The same on whatever core the kernel gives it.
+    pub fn start_anywhere(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.out"));
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut pinned = on_core(core, command);
-        pinned.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
-        let child = pinned.spawn().with_context(|| format!("cannot start `{}`", spelled(&pinned)))?;
+        command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
+        let child = command.spawn().with_context(|| format!("cannot start `{}`", spelled(&command)))?;
         Ok(Self { name: name.to_owned(), child, log })
     }
 
@@ -54,7 +58,7 @@ impl Process {
                 self.name,
                 self.printed()
             );
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
@@ -68,13 +72,26 @@ impl Process {
     pub fn cpu_s(&self) -> Result<f64> {
         family(self.child.id())?.into_iter().map(cpu_s).sum()
     }
+
+    /// The same without its children.
+    pub fn own_cpu_s(&self) -> Result<f64> {
+        cpu_s(self.child.id())
+    }
+
+    /// Its own resident memory, in millions of bytes.
+    pub fn resident_mb(&self) -> Result<f64> {
+        let pid = self.child.id();
+        let status =
+            fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
+        resident_mb(&status).with_context(|| format!("/proc/{pid}/status is not what proc(5) says"))
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // A master ends its workers when it is asked to, not when it is killed.
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        for _ in 0..100 {
+        for _ in 0..1_500 {
             if asked.is_err() || !matches!(self.child.try_wait(), Ok(None)) {
                 break;
             }
@@ -138,6 +155,12 @@ fn ticks(stat: &str) -> Option<u32> {
     user.checked_add(system)
 }
 
+fn resident_mb(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1_000_000.0)
+}
+
 /// What this machine is, for whoever reads the figures later.
 pub fn machine() -> Result<serde_json::Value> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
@@ -162,5 +185,11 @@ mod tests {
         let stat = "7 (a) b) c) S 1 7 7 0 -1 4194304 100 0 0 0 120 34 0 0 20 0 1 0 55 0 0";
         assert_eq!(ticks(stat), Some(154));
         assert_eq!(ticks("7 (cut"), None);
+    }
+
+    #[test]
+    fn memory_is_found_and_turned_into_millions_of_bytes() {
+        assert_eq!(resident_mb("Name:\ta\nVmRSS:\t   62500 kB\nThreads: 3\n"), Some(64.0));
+        assert_eq!(resident_mb("Name:\ta\n"), None);
     }
 }

@@ -96,8 +96,9 @@ fn median(values: &[f64]) -> f64 {
 
 /// What is seen on a terminal.
 pub fn print(what: &str, rows: &[Row]) {
+    let width = rows.iter().map(|row| row.name.len()).chain([what.len()]).max().unwrap_or_default();
     println!(
-        "{what:<12} {:<22} {:<16} {:>9} {:>9} {:>9} {:>3}  ratio",
+        "{what:<width$} {:<16} {:<14} {:>10} {:>10} {:>10} {:>3}  ratio",
         "subject", "metric", "median", "min", "max", "n"
     );
     for row in rows {
@@ -106,7 +107,7 @@ pub fn print(what: &str, rows: &[Row]) {
             _ => String::new(),
         };
         println!(
-            "{:<12} {:<22} {:<16} {:>9.3} {:>9.3} {:>9.3} {:>3}  {ratio}",
+            "{:<width$} {:<16} {:<14} {:>10.3} {:>10.3} {:>10.3} {:>3}  {ratio}",
             row.name, row.subject, row.metric, row.median, row.min, row.max, row.n
         );
     }

@@ -1,7 +1,8 @@
 //! How many messages a second become durable: `bench_accept --sqlite PATH | --postgres URL [--clients N] [--seconds S]`
 //! prints `{"accepts_per_s": …}`. With `--raw` (SQLite alone) the same row is written with the same durability one by
 //! one instead; with `--pgbench` (PostgreSQL alone) nothing is measured, and a script for `pgbench` is printed that
-//! writes the same row. The database may have been used before.
+//! writes the same row; with `--count` nothing is measured, and `{"messages": …}` says how many there are. The database
+//! may have been used before.
 
 use std::{
     error::Error,
@@ -20,7 +21,7 @@ use astrfleet_core::{
 use astrfleet_store::{Db, PgSettings};
 use astrfleet_testkit::contract::{sessions, store::Make};
 use sqlx::{
-    SqlitePool,
+    PgPool, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -50,6 +51,7 @@ enum Mode {
     Store,
     Raw,
     Pgbench,
+    Count,
 }
 
 fn arguments() -> Outcome<Arguments> {
@@ -64,6 +66,7 @@ fn arguments() -> Outcome<Arguments> {
             "--seconds" => seconds = value()?.parse()?,
             "--raw" => mode = Mode::Raw,
             "--pgbench" => mode = Mode::Pgbench,
+            "--count" => mode = Mode::Count,
             other => return Err(format!("unknown: {other}").into()),
         }
     }
@@ -93,6 +96,10 @@ impl Rng for Random {
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let Arguments { engine, clients, seconds, mode } = arguments()?;
+    if let Mode::Count = mode {
+        println!("{}", serde_json::json!({ "messages": count(&engine).await? }));
+        return Ok(());
+    }
     let db = match &engine {
         Engine::Sqlite(path) => Db::open_sqlite(path).await?,
         Engine::Postgres(url) => Db::open_postgres(&url.clone().into(), &PgSettings::default()).await?,
@@ -114,12 +121,25 @@ async fn main() -> Outcome<()> {
             println!("{}", pgbench(&session));
             return Ok(());
         }
+        (Mode::Count, _) => return Ok(()),
         (Mode::Raw, Engine::Postgres(_)) => return Err("--raw is for SQLite: PostgreSQL has pgbench".into()),
         (Mode::Pgbench, Engine::Sqlite(_)) => return Err("--pgbench is for PostgreSQL".into()),
     };
     println!("{}", serde_json::json!({ "accepts_per_s": rate }));
     db.close().await;
     Ok(())
+}
+
+/// Asked without the store, which says this of nobody but one tenant.
+async fn count(engine: &Engine) -> Outcome<i64> {
+    const COUNT: &str = "SELECT count(*) FROM messages WHERE author = 'user'";
+    Ok(match engine {
+        Engine::Sqlite(path) => {
+            let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path).read_only(true)).await?;
+            sqlx::query_scalar(COUNT).fetch_one(&pool).await?
+        }
+        Engine::Postgres(url) => sqlx::query_scalar(COUNT).fetch_one(&PgPool::connect(url).await?).await?,
+    })
 }
 
 fn message(make: &Make, session: &Session) -> Message {

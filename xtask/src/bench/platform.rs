@@ -1,0 +1,165 @@
+//! The platform as it is shipped, to be measured: on folders of its own, with stand-ins for its bots, reached by its
+//! public API alone.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    load::{ask, send},
+    proc::{Process, free_port},
+};
+use crate::errand::{Workspace, run as errand, variable};
+
+const ADMIN: &str = "admin@bench.example";
+const PASSWORD: &str = "measured-Passw0rd";
+
+/// What is shipped, built, and a machine around it on which bots are stand-ins.
+pub struct Kit {
+    program: PathBuf,
+    /// On its search path before everything else.
+    tools: PathBuf,
+    /// Where it prepares the bots' environment: once for all platforms of a run.
+    runtime: PathBuf,
+}
+
+/// How to start one platform.
+#[derive(Clone, Copy)]
+pub struct Start<'a> {
+    /// Made where it is missing: configuration, data, logs. Kept, so that a platform can be started on it again.
+    pub folder: &'a Path,
+    /// Its configuration file, without the address.
+    pub config: &'a str,
+    /// For its environment, which is empty otherwise.
+    pub environment: &'a [(&'a str, String)],
+}
+
+/// A platform that runs until this is dropped.
+pub struct Platform {
+    /// Its process.
+    pub process: Process,
+    /// Where its API is.
+    pub address: SocketAddr,
+    token: String,
+}
+
+impl Kit {
+    /// Builds it; what an earlier run left of the stand-ins is made anew.
+    pub fn build(workspace: &Workspace) -> Result<Self> {
+        errand(workspace.cargo().args(["build", "--profile", "dist", "--locked", "--package", "astrfleet"]))?;
+        let bench = workspace.target.join("bench");
+        let (tools, runtime) = (bench.join("stand-in"), bench.join("stand-in-runtime"));
+        remove(&runtime)?;
+        fs::create_dir_all(&tools)?;
+        write_program(&tools.join("uv"), include_str!("stand_in/uv"))?;
+        write_program(&tools.join("astrbot"), include_str!("stand_in/astrbot"))?;
+        Ok(Self { program: workspace.target.join("dist").join("astrfleet"), tools, runtime })
+    }
+
+    /// Starts a platform and waits until it is ready; the first time it prepares its environment and its database.
+    pub fn ready(&self, start: Start<'_>) -> Result<Platform> {
+        let mut platform = self.begin(start)?;
+        let address = platform.address;
+        platform.process.until("be ready", || is_ready(address))?;
+        platform.log_in()?;
+        Ok(platform)
+    }
+
+    /// Starts one and does not wait. Nobody is logged in.
+    pub fn begin(&self, Start { folder, config, environment }: Start<'_>) -> Result<Platform> {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let file = folder.join("astrfleet.toml");
+        fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
+        let mut command = Command::new(&self.program);
+        command.args(["up", "--json", "--admin-email", ADMIN, "--listen", &address.to_string()]);
+        command.arg("--config").arg(file);
+        command.arg("--data-dir").arg(folder.join("data"));
+        command.arg("--runtime-dir").arg(&self.runtime);
+        let path = variable("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(self.tools.clone()).chain(std::env::split_paths(&path)))?;
+        command.env_clear().env("PATH", path).env("ASTRFLEET_ADMIN_PASSWORD", PASSWORD);
+        for name in ["HOME", "PYENV_ROOT"] {
+            if let Some(value) = variable(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let process = Process::start_anywhere("astrfleet", command, folder)?;
+        Ok(Platform { process, address, token: String::new() })
+    }
+}
+
+/// Whether a platform at `address` says that it may serve.
+pub fn is_ready(address: SocketAddr) -> bool {
+    ask(address, "/ready", &[]).is_ok_and(|(status, _)| status == 200)
+}
+
+impl Platform {
+    /// As the first administrator.
+    pub fn log_in(&mut self) -> Result<()> {
+        let login = self.call("POST", "/api/v1/auth/login", &json!({ "email": ADMIN, "password": PASSWORD }))?;
+        text(&login, "access_token")?.clone_into(&mut self.token);
+        Ok(())
+    }
+
+    /// The header that says who asks.
+    pub fn authorization(&self) -> (String, String) {
+        ("Authorization".to_owned(), format!("Bearer {}", self.token))
+    }
+
+    /// Asks the API as the administrator. `GET` sends no body.
+    pub fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let headers = if self.token.is_empty() { vec![] } else { vec![self.authorization()] };
+        let (status, answer) = match method {
+            "GET" => ask(self.address, path, &headers)?,
+            _ => send(self.address, method, path, &headers, body)?,
+        };
+        ensure!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        serde_json::from_str(&answer).with_context(|| format!("{method} {path}: not JSON: {answer}"))
+    }
+
+    /// Makes a tenant.
+    pub fn create_tenant(&self, name: &str) -> Result<()> {
+        let tenant = json!({ "name": name, "email": format!("{name}@bench.example") });
+        self.call("POST", "/api/v1/tenants", &tenant).map(drop)
+    }
+
+    /// Makes an API key of a tenant and gives its secret.
+    pub fn create_key(&self, tenant: &str) -> Result<String> {
+        let key = json!({ "name": "bench", "scopes": ["chat", "instance"] });
+        let key = self.call("POST", &format!("/api/v1/tenants/{tenant}/api-keys"), &key)?;
+        text(&key, "secret").map(str::to_owned)
+    }
+
+    /// Opens a session and gives its id.
+    pub fn open_session(&self, tenant: &str, end_user: &str) -> Result<String> {
+        let session =
+            self.call("POST", &format!("/api/v1/tenants/{tenant}/sessions"), &json!({ "end_user": end_user }))?;
+        text(&session, "id").map(str::to_owned)
+    }
+}
+
+fn text<'a>(object: &'a Value, key: &str) -> Result<&'a str> {
+    object[key].as_str().with_context(|| format!("the answer has no {key}"))
+}
+
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+/// Removes a folder, also one that was made read-only.
+pub fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        errand(Command::new("chmod").args(["-R", "u+w"]).arg(folder))?;
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
+}
