@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use super::{
     Effort,
     load::{Requests, drive_from_anywhere},
-    platform::{Kit, Start, remove},
+    platform::{self, Kit, Start, remove},
     proc::machine,
     table::{self, OURSELVES, Row, Series, interleaved, rows},
 };
-use crate::errand::{Workspace, output, run as errand, succeeds};
+use crate::errand::{Workspace, output, succeeds};
 
 const METRIC: &str = "accepts_per_s";
 const UNIT: &str = "messages a second that have become durable";
@@ -140,9 +140,10 @@ impl Engine {
 
 impl Bench {
     fn prepare(workspace: &Workspace, effort: Effort) -> Result<Self> {
+        platform::build(workspace)?;
         let folder = workspace.target.join("bench").join("accept");
         fs::create_dir_all(&folder)?;
-        Ok(Self { kit: Kit::build(workspace)?, store: build_tool(workspace, "bench_accept")?, folder, effort })
+        Ok(Self { kit: Kit::lay(workspace)?, store: tool(workspace, "bench_accept"), folder, effort })
     }
 
     /// The rows of one engine.
@@ -244,11 +245,9 @@ impl Bench {
     }
 }
 
-/// A program of the crate `testkit`, built as what is shipped is built.
-fn build_tool(workspace: &Workspace, name: &str) -> Result<PathBuf> {
-    let arguments = ["build", "--profile", "dist", "--locked", "--package", "astrfleet-testkit", "--bin", name];
-    errand(workspace.cargo().args(arguments))?;
-    Ok(workspace.target.join("dist").join(name))
+/// A program of the crate `testkit`, which was built with the platform.
+fn tool(workspace: &Workspace, name: &str) -> PathBuf {
+    workspace.target.join("dist").join(name)
 }
 
 /// A real PostgreSQL with fsync on; it ends with us, however we end.
@@ -262,8 +261,8 @@ struct Server {
 
 impl Server {
     fn start(workspace: &Workspace) -> Result<Self> {
-        let program = build_tool(workspace, "bench_postgres")?;
-        let mut process = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process =
+            Command::new(tool(workspace, "bench_postgres")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let said = process.stdout.take().context("standard output is piped")?;
         BufReader::new(said).read_line(&mut line)?;

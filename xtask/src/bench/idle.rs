@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{
     Effort,
-    platform::{Kit, Platform, Start, is_ready, remove},
+    platform::{self, Kit, Platform, Start, is_ready, remove},
     proc::machine,
     table::{self, OURSELVES, Row, Series, rows},
 };
@@ -54,7 +54,8 @@ pub fn run(workspace: &Workspace, effort: Effort) -> Result<()> {
     allow_open_files()?;
     let machine = machine()?;
     let folder = workspace.target.join("bench").join("idle");
-    let bench = Bench { kit: Kit::build(workspace)?, folder, effort };
+    platform::build(workspace)?;
+    let bench = Bench { kit: Kit::lay(workspace)?, folder, effort };
     let mut figures = Figures::default();
     bench.without_bots(&mut figures)?;
     bench.with_bots(&mut figures)?;

@@ -21,7 +21,13 @@ use crate::errand::{Workspace, run as errand, variable};
 const ADMIN: &str = "admin@bench.example";
 const PASSWORD: &str = "measured-Passw0rd";
 
-/// What is shipped, built, and a machine around it on which bots are stand-ins.
+/// Builds what is shipped, and the tools of the crate `testkit` that measure it, in the profile of what is shipped.
+pub fn build(workspace: &Workspace) -> Result<()> {
+    let arguments = ["build", "--profile", "dist", "--locked", "--package", "astrfleet", "--package"];
+    errand(workspace.cargo().args(arguments).args(["astrfleet-testkit", "--bins"]))
+}
+
+/// What is shipped, and a machine around it on which bots are stand-ins.
 pub struct Kit {
     program: PathBuf,
     /// On its search path before everything else.
@@ -51,9 +57,8 @@ pub struct Platform {
 }
 
 impl Kit {
-    /// Builds it; what an earlier run left of the stand-ins is made anew.
-    pub fn build(workspace: &Workspace) -> Result<Self> {
-        errand(workspace.cargo().args(["build", "--profile", "dist", "--locked", "--package", "astrfleet"]))?;
+    /// For the platform that was [`build`]; what an earlier run left of the stand-ins is made anew.
+    pub fn lay(workspace: &Workspace) -> Result<Self> {
         let bench = workspace.target.join("bench");
         let (tools, runtime) = (bench.join("stand-in"), bench.join("stand-in-runtime"));
         remove(&runtime)?;

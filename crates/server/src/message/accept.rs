@@ -69,8 +69,7 @@ fn check_key(key: &str) -> Result<()> {
 }
 
 impl Service {
-    /// Takes a message in: when this returns, it is durable. Returns its id; for the second use of a key, that of the
-    /// first.
+    /// Takes a message in: when this returns, it is durable.
     ///
     /// # Errors
     /// [`Error::Forbidden`] for a tenant that is not served; [`Error::NotFound`] for a session or attachment that is not
@@ -82,7 +81,7 @@ impl Service {
         session: SessionId,
         words: Words,
         key: Option<String>,
-    ) -> Result<MessageId> {
+    ) -> Result<TakenIn> {
         // A task of its own: whoever asked may hang up in the middle of it.
         let service = self.clone();
         let work = async move { service.accept_now(&tenant, &session, words, key).await };
@@ -95,14 +94,16 @@ impl Service {
         session: &SessionId,
         words: Words,
         key: Option<String>,
-    ) -> Result<MessageId> {
+    ) -> Result<TakenIn> {
         let begun = self.base.clock.now();
         words.check()?;
         key.as_deref().map_or(Ok(()), check_key)?;
         let hash = words.hash();
         let admitted = match self.admit(tenant, session, &words).await {
             Ok(admitted) => admitted,
-            Err(refused) => return self.before(tenant, session, key.as_deref(), &hash, refused).await,
+            Err(refused) => {
+                return self.before(tenant, session, key.as_deref(), &hash, refused).await.map(TakenIn::Stored);
+            }
         };
         let content_length = words.text.len();
         let message = Message {
@@ -119,10 +120,10 @@ impl Service {
             created_at: begun,
             updated_at: begun,
         };
-        let id = message.id.clone();
+        let (id, taken) = (message.id.clone(), Box::new(message.clone()));
         let new = NewMessage { message, idempotency: key.map(|key| (key, hash)) };
         match self.base.store.messages(&tenant.id).accept(new).await? {
-            Accepted::Before(first) => return Ok(first),
+            Accepted::Before(first) => return Ok(TakenIn::Stored(first)),
             Accepted::New => admitted.counted.keep(),
         }
         self.base.metrics.messages.get_or_create(&StateLabel { state: "accepted".to_owned() }).inc();
@@ -136,7 +137,8 @@ impl Service {
             "message_created"
         );
         let live = self.lives.open(&id, session);
-        if admitted.session.state == session::State::Bot {
+        let waits = admitted.session.state == session::State::Bot;
+        if waits {
             live.progress(Progress::Queued);
             self.queues.put(&tenant.id, session, &id, admitted.concurrent);
             drop(admitted.room);
@@ -145,7 +147,7 @@ impl Service {
             self.leave_to_person(&tenant.id, &id).await?;
         }
         self.base.bus.publish(BusEvent::MessageAccepted(tenant.id.clone(), id.clone()));
-        Ok(id)
+        Ok(if waits { TakenIn::Waits(taken) } else { TakenIn::Stored(id) })
     }
 
     /// Everything that can refuse a message.
@@ -196,6 +198,24 @@ impl Service {
             self.lives.end(id, &End::Done(Box::new(message)));
         }
         Ok(())
+    }
+}
+
+/// What became of what somebody said.
+pub enum TakenIn {
+    /// A message that waits for the bot, as it was stored.
+    Waits(Box<Message>),
+    /// A message of which the store knows more: it was there before, under the same key, or a person answers it.
+    Stored(MessageId),
+}
+
+impl TakenIn {
+    /// Of the message.
+    pub fn id(&self) -> &MessageId {
+        match self {
+            Self::Waits(message) => &message.id,
+            Self::Stored(id) => id,
+        }
     }
 }
 

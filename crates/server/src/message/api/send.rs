@@ -1,6 +1,6 @@
 //! `POST /api/v1/tenants/{tenant}/sessions/{session}/messages`: an end user says something.
 
-use astrfleet_core::{Error, id::AttachmentId};
+use astrfleet_core::{Error, id::AttachmentId, message::Exchange};
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -15,7 +15,7 @@ use crate::{
     config::seconds,
     context,
     extract::{Body, InTenant, may},
-    message::accept::Words,
+    message::accept::{TakenIn, Words},
     problem::Problem,
 };
 
@@ -89,14 +89,19 @@ pub(super) async fn handler(
         .map(|key| key.to_str().unwrap_or_default().to_owned());
     let words = Words { text: body.text, attachments: body.attachments };
     let tenant = caller.tenant;
-    let id = app.message.accept(tenant.clone(), session.clone(), words, key).await?;
+    let taken = app.message.accept(tenant.clone(), session.clone(), words, key).await?;
+    let id = taken.id().clone();
     context::note(|known| known.message = Some(id.clone()));
     let location = format!("/api/v1/tenants/{}/sessions/{session}/messages/{id}", tenant.id);
     if sse::wanted(&headers) {
         let stream = sse::response(app.message.stream(&tenant.id, &id, position).await?);
         return Ok(([(header::LOCATION, location)], stream).into_response());
     }
-    let exchange = app.message.wait(&tenant.id, &id, seconds(limit)).await?;
+    let exchange = match taken {
+        // Whoever does not wait is told what was stored: there is nothing to look up.
+        TakenIn::Waits(message) if limit == 0 => Exchange { message: *message, reply: None },
+        _ => app.message.wait(&tenant.id, &id, seconds(limit)).await?,
+    };
     let status = if exchange.message.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, [(header::LOCATION, location)], Json(Answered::from(exchange))).into_response())
 }
