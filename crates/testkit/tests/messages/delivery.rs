@@ -190,8 +190,9 @@ fn files_go_both_ways() {
     assert!(matches!(keep(1_001), Err(Error::TooLarge { .. } | Error::QuotaExceeded { .. })));
     assert!(matches!(keep(700), Err(Error::QuotaExceeded { .. })));
     let words = astrfleet_server::message::accept::Words { text: "See".to_owned(), attachments: vec![file.id.clone()] };
-    let id =
+    let taken =
         platform.run(async |app| app.message.accept(Arc::clone(&tenant), session.clone(), words, None).await.unwrap());
+    let id = taken.id().clone();
     let reply = platform.wait(&tenant.id, &id).reply.unwrap();
     assert_eq!(world.fleet.uploaded(), [("in.txt".to_owned(), bytes::Bytes::from(vec![b'x'; 900]))]);
     assert_eq!(world.fleet.last_request().attachments[0].id, "given in.txt");

@@ -221,7 +221,8 @@ impl Platform {
     ) -> Result<MessageId> {
         let words = Words { text: text.to_owned(), attachments: Vec::new() };
         let key = key.map(str::to_owned);
-        self.run(async |app| app.message.accept(Arc::clone(tenant), session.clone(), words, key).await)
+        let taken = self.run(async |app| app.message.accept(Arc::clone(tenant), session.clone(), words, key).await)?;
+        Ok(taken.id().clone())
     }
 
     /// Waits for the end of a message.
