@@ -1,6 +1,8 @@
 //! The gateway between bots and providers of models, through the real router, before a fake provider that does what it
 //! is told.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use std::{
     collections::BTreeMap,
     io,
