@@ -15,9 +15,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::proc::{AROUND, on_core};
 use crate::errand::output;
 
+/// Over which it is asked, where nothing else is said.
+const CONNECTIONS: u32 = 64;
+
 /// What is asked over and over: one request, or several in turn.
 pub struct Requests {
     all: Vec<Request>,
+    connections: u32,
 }
 
 struct Request {
@@ -39,7 +43,7 @@ impl Requests {
     /// `GET path` with each of these sets of headers in turn.
     pub fn in_turn(path: &str, headers: Vec<Vec<(String, String)>>) -> Self {
         let request = |headers| Request { path: path.to_owned(), headers, body: None };
-        Self { all: headers.into_iter().map(request).collect() }
+        Self { all: headers.into_iter().map(request).collect(), connections: CONNECTIONS }
     }
 
     /// `POST` of the same JSON to each of these paths in turn.
@@ -48,7 +52,12 @@ impl Requests {
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
         let request = |path| Request { path, headers: headers.clone(), body: Some(body.to_string()) };
-        Self { all: paths.into_iter().map(request).collect() }
+        Self { all: paths.into_iter().map(request).collect(), connections: CONNECTIONS }
+    }
+
+    /// Over so many connections.
+    pub fn over(self, connections: u32) -> Self {
+        Self { connections, ..self }
     }
 
     /// For [`ask`].
@@ -78,7 +87,7 @@ impl Requests {
     }
 }
 
-/// Asks `address` for a while over 64 connections, from the core around, and gives the number of answers.
+/// Asks `address` for a while, from the core around, and gives the number of answers.
 ///
 /// # Errors
 /// When any of them was not a success: what fails is quick, and compares with nothing.
@@ -101,7 +110,8 @@ fn wrk(address: SocketAddr, requests: &Requests, seconds: u32, folder: &Path) ->
     let script = folder.join("requests.lua");
     fs::write(&script, requests.script())?;
     let mut wrk = Command::new("wrk");
-    wrk.args(["--threads", "1", "--connections", "64", "--duration", &format!("{seconds}s"), "--script"]);
+    wrk.args(["--threads", "1", "--timeout", "20s", "--duration", &format!("{seconds}s")]);
+    wrk.args(["--connections", &requests.connections.to_string(), "--script"]);
     wrk.arg(&script).arg(format!("http://{address}"));
     Ok(wrk)
 }

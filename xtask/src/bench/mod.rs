@@ -5,6 +5,7 @@
 mod accept;
 mod gateway;
 mod idle;
+mod llm;
 mod load;
 mod platform;
 mod proc;
@@ -22,6 +23,8 @@ pub enum What {
     Gateway,
     /// Taking messages in: how many become durable a second
     Accept,
+    /// Calls of models: CPU time of one, whole and streamed
+    Llm,
     /// Being there: memory and time to start, without load
     Idle,
 }
@@ -46,6 +49,7 @@ pub fn run(workspace: &Workspace, what: &[What], effort: Effort) -> Result<()> {
         match what {
             What::Gateway => gateway::run(workspace, effort)?,
             What::Accept => accept::run(workspace, effort)?,
+            What::Llm => llm::run(workspace, effort)?,
             What::Idle => idle::run(workspace, effort)?,
         }
     }

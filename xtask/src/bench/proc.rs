@@ -40,12 +40,18 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
+    /// Keeps it, with all its threads, on `core` from now on; what it starts later stays there too.
+    pub fn move_to(&self, core: usize) -> Result<()> {
+        let arguments = ["--all-tasks", "--cpu-list", "--pid", &core.to_string(), &self.child.id().to_string()];
+        output(Command::new("taskset").args(arguments)).map(drop)
+    }
+
     /// Waits until it takes connections.
     pub fn listens_on(&mut self, address: SocketAddr) -> Result<()> {
         self.until("take connections", || TcpStream::connect(address).is_ok())
     }
 
-    /// Waits for `condition`, for as long as the program runs and no longer than half a minute.
+    /// Waits for `condition`, for as long as the program runs and no longer than three minutes.
     pub fn until(&mut self, what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
         let since = Instant::now();
         while !condition() {
@@ -53,8 +59,8 @@ impl Process {
                 bail!("{} ended ({status}) before it would {what}:\n{}", self.name, self.printed());
             }
             ensure!(
-                since.elapsed() < Duration::from_secs(30),
-                "{} did not {what} within 30 s:\n{}",
+                since.elapsed() < Duration::from_mins(3),
+                "{} did not {what} within three minutes:\n{}",
                 self.name,
                 self.printed()
             );
