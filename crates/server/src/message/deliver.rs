@@ -94,7 +94,9 @@ impl Service {
         let live = self.lives.open(&turn.message, &turn.session);
         for attempt in 1..=self.base.config.message.max_attempts.max(1) {
             match self.attempt(turn, &live).await {
-                Ok(Next::Ended | Next::LeftAsItIs) => return,
+                Ok(Next::Ended) => return,
+                // Whoever reads finds the rest in the store.
+                Ok(Next::LeftAsItIs) => return self.lives.end(&turn.message, &End::Interrupted),
                 Ok(Next::Again) => {
                     tracing::warn!(retry_count = attempt, "the bot has not got a message, which is delivered again");
                     tokio::select! {
@@ -106,7 +108,7 @@ impl Service {
                     tracing::warn!(error = chain(&error), "a delivery was left where it is");
                     // The store says later how far it came.
                     self.queues.doubt(&turn.tenant, &turn.session, &turn.message);
-                    return;
+                    return self.lives.end(&turn.message, &End::Interrupted);
                 }
             }
         }

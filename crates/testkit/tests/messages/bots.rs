@@ -185,11 +185,10 @@ impl Fleet {
         state.stopped.insert(request.session.clone(), stop);
         let (say, said) = mpsc::unbounded_channel();
         let fleet = Arc::clone(self);
-        let (id, session) = (instance.clone(), request.session.clone());
+        let id = instance.clone();
         let way = say.downgrade();
         let task = self.handle.spawn(async move {
             fleet.run(&id, &request, acts, say, stopping).await;
-            fleet.state.lock().unwrap().running.remove(&session);
             fleet.did.send_modify(|did| *did += 1);
         });
         state.processes.get_mut(instance).unwrap().runs.push(Run { task, say: way });
@@ -206,6 +205,7 @@ impl Fleet {
     ) {
         let mut say = Some(say);
         let mut text = String::new();
+        let saved = acts.iter().any(|act| matches!(act, Act::Save(_) | Act::SaveSilently(_)));
         for act in acts {
             let event = match act {
                 Act::Receive => Some(ChatEvent::Received { record: self.remember(request, false, &request.text) }),
@@ -268,6 +268,9 @@ impl Fleet {
             self.did.send_modify(|did| *did += 1);
             tokio::task::yield_now().await;
         }
+        if !saved {
+            self.state.lock().unwrap().running.remove(&request.session);
+        }
     }
 
     fn die(&self, instance: &InstanceId, request: &ChatRequest) {
@@ -282,6 +285,10 @@ impl Fleet {
         let mut state = self.state.lock().unwrap();
         state.records += 1;
         let record = state.records;
+        if from_bot {
+            // It has said what it had to say: the next one of the session may come.
+            state.running.remove(&request.session);
+        }
         state.memory.entry(request.session.clone()).or_default().push(HistoryRecord {
             record,
             from_bot,
