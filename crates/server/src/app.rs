@@ -41,6 +41,8 @@ pub struct Base {
     pub secrets: Secrets,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What became of the loops.
+    pub loops: Arc<loops::Board>,
     /// What was begun and must be finished before the process ends.
     pub tasks: TaskTracker,
     /// Set when the process is to end.
@@ -93,6 +95,7 @@ impl App {
             ids: Ids::new(Arc::clone(&ports.clock), Arc::clone(&ports.rng)),
             secrets: Secrets::new(config.auth.jwt_secret.clone()),
             metrics: Arc::new(Metrics::default()),
+            loops: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             config,
@@ -129,7 +132,7 @@ impl App {
                 Role::Gateway => Vec::new(),
             })
             .collect();
-        loops::start(loops, &self.metrics, &self.tasks, &self.stop);
+        loops::start(loops, &self.metrics, &self.loops, &self.tasks, &self.stop);
     }
 }
 
@@ -144,17 +147,20 @@ pub fn router(app: App) -> axum::Router {
     gateway::layered(plain, &app).with_state(app)
 }
 
+/// The routes of one role.
+pub(crate) fn routes_of(role: Role) -> OpenApiRouter<App> {
+    match role {
+        Role::Auth => auth::routes(),
+        Role::Tenant => tenant::routes(),
+        Role::Session => session::routes(),
+        Role::Message => message::routes(),
+        Role::Manager => manager::routes(),
+        Role::Llm => llm::routes(),
+        Role::Gateway => gateway::routes(),
+    }
+}
+
 fn routes(roles: &BTreeSet<Role>) -> OpenApiRouter<App> {
     let empty = OpenApiRouter::with_openapi(gateway::description());
-    roles.iter().fold(empty, |routes, role| {
-        routes.merge(match role {
-            Role::Auth => auth::routes(),
-            Role::Tenant => tenant::routes(),
-            Role::Session => session::routes(),
-            Role::Message => message::routes(),
-            Role::Manager => manager::routes(),
-            Role::Llm => llm::routes(),
-            Role::Gateway => gateway::routes(),
-        })
-    })
+    roles.iter().fold(empty, |routes, role| routes.merge(routes_of(*role)))
 }

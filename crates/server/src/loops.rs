@@ -1,7 +1,11 @@
 //! Loops: work that nobody asks for. A loop takes no input, has a name and a period, may run twice or not at all, and
 //! does no retrying of its own: the next run finds what this one left.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use astrfleet_core::Result;
 use futures_util::future::BoxFuture;
@@ -45,14 +49,67 @@ impl Loop {
     }
 }
 
+/// What became of each loop, for whoever asks whether this process is well.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<BTreeMap<&'static str, LoopState>>);
+
+/// What became of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoopState {
+    /// Its first run is not over.
+    Starting,
+    /// Its last run did what it is for.
+    Well,
+    /// Its last run failed; the next one tries again.
+    Failing,
+    /// It will not run again: a defect of ours.
+    Dead,
+}
+
+impl Board {
+    /// All loops of this process.
+    pub fn all(&self) -> BTreeMap<&'static str, LoopState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, name: &'static str, state: LoopState) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, state);
+    }
+}
+
+/// Says that a loop is dead when it ends in any way but the right one.
+struct Watch {
+    name: &'static str,
+    board: Arc<Board>,
+    stop: CancellationToken,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            tracing::error!(loop_name = self.name, error_code = "internal", "a loop died: a defect of ours");
+            self.board.note(self.name, LoopState::Dead);
+        }
+    }
+}
+
 /// Runs `loops` until `stop`; a run that has begun is finished.
-pub fn start(loops: Vec<Loop>, metrics: &Arc<Metrics>, tasks: &TaskTracker, stop: &CancellationToken) {
+pub fn start(
+    loops: Vec<Loop>,
+    metrics: &Arc<Metrics>,
+    board: &Arc<Board>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
     for job in loops {
         let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+        let watch = Watch { name: job.name, board: Arc::clone(board), stop: stop.clone() };
+        board.note(job.name, LoopState::Starting);
         tasks.spawn(async move {
             while !stop.is_cancelled() {
                 let outcome = (job.run)().await;
                 metrics.loop_ran(job.name, outcome.is_ok());
+                watch.board.note(job.name, if outcome.is_ok() { LoopState::Well } else { LoopState::Failing });
                 match outcome {
                     Ok(0) => {}
                     Ok(changed) => tracing::debug!(loop_name = job.name, changed, "a loop ran"),

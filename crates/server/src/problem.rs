@@ -99,6 +99,25 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// What somebody else answered with a status and a few words: the framework, for instance.
+    #[must_use]
+    pub fn of_status(status: StatusCode, text: &str, allowed: Option<&str>) -> Self {
+        let detail = match (status, allowed) {
+            (StatusCode::NOT_FOUND, _) => {
+                "there is nothing at this path: `GET /openapi.json` lists what there is".into()
+            }
+            (StatusCode::METHOD_NOT_ALLOWED, Some(allowed)) => format!("this path has other methods: {allowed}"),
+            (status, _) if text.is_empty() || status.is_server_error() => status.to_string(),
+            _ => text.to_owned(),
+        };
+        let known = CODES.iter().find(|(_, known, _)| *known == status.as_u16());
+        let same = known.map(|(code, ..)| *code).filter(|code| !["invalid", "idempotency_key_reused"].contains(code));
+        let similar = if status.is_client_error() { "malformed" } else { "internal" };
+        Self::new(same.unwrap_or(similar), detail)
+    }
+}
+
 /// An error with all that led to it, on one line, for the log.
 #[must_use]
 pub fn chain(error: &(dyn StdError + 'static)) -> String {

@@ -80,6 +80,7 @@ const TABLE: &[(&str, For)] = &[
     ("POST /api/v1/tenants/{tenant}/instance/start", INSTANCE_WRITE),
     ("POST /api/v1/tenants/{tenant}/instance/stop", INSTANCE_WRITE),
     ("POST /api/v1/tenants/{tenant}/instance/restart", INSTANCE_WRITE),
+    ("POST /api/v1/tenants/{tenant}/instance/open", ADMIN),
     ("GET /api/v1/tenants/{tenant}/channels", ADMIN),
     ("POST /api/v1/tenants/{tenant}/channels", ADMIN),
     ("GET /api/v1/tenants/{tenant}/channels/{channel}", ADMIN),

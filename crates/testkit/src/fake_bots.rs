@@ -118,7 +118,8 @@ impl Bots for FakeBots {
         path.contains("system-config")
     }
 
-    fn mask_dashboard_answer(&self, _: &str, body: Value) -> Value {
+    fn mask_dashboard_answer(&self, _: &str, mut body: Value) -> Value {
+        body["masked"] = true.into();
         body
     }
 }
@@ -208,7 +209,8 @@ impl BotClient for FakeBot {
         }))
     }
 
-    async fn restore_dashboard_request(&self, _: &str, _: &str, body: Value) -> Result<Value> {
+    async fn restore_dashboard_request(&self, _: &str, _: &str, mut body: Value) -> Result<Value> {
+        body["restored"] = true.into();
         Ok(body)
     }
 

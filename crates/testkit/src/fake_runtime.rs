@@ -30,6 +30,7 @@ struct State {
     starts: Vec<(InstanceId, i64)>,
     failures: VecDeque<String>,
     erased: Vec<InstanceId>,
+    ports: VecDeque<u16>,
     log: BTreeMap<InstanceId, Vec<LogLine>>,
 }
 
@@ -56,6 +57,11 @@ impl FakeRuntime {
     #[must_use]
     pub fn is_running(&self, instance: &InstanceId) -> bool {
         self.with(|state| matches!(state.bots.get(instance), Some(BotStatus::Running { .. })))
+    }
+
+    /// The next bot that asks for a port gets this one: somebody listens there.
+    pub fn offer_port(&self, port: u16) {
+        self.with(|state| state.ports.push_back(port));
     }
 
     /// The next start fails, and says this.
@@ -163,6 +169,9 @@ impl Runtime for FakeRuntime {
     }
 
     async fn free_port(&self, taken: &[u16]) -> Result<u16> {
+        if let Some(offered) = self.with(|state| state.ports.pop_front()) {
+            return Ok(offered);
+        }
         (FIRST_PORT..u16::MAX).find(|port| !taken.contains(port)).ok_or_else(|| Error::conflict("no port is free"))
     }
 }

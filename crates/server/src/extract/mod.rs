@@ -12,4 +12,5 @@ pub use body::Body;
 pub use caller::{Authenticated, InTenant, OnPlatform, Person, credential};
 pub use etag::{IfMatch, etag};
 pub use page::{PageParams, PageQuery};
+pub(crate) use peer::take_anonymous;
 pub use peer::{Anonymous, Peer, peer, place};

@@ -55,7 +55,7 @@ pub fn place(peer: IpAddr) -> IpAddr {
 }
 
 /// Takes one of the requests of an address that has not proven who it is.
-pub(super) fn take_anonymous(app: &App, peer: Option<IpAddr>) -> Result<(), Error> {
+pub(crate) fn take_anonymous(app: &App, peer: Option<IpAddr>) -> Result<(), Error> {
     let Some(peer) = peer else { return Ok(()) };
     take(app, &format!("address {}", place(peer)), app.config.gateway.anonymous_rate_limit_per_minute)
 }

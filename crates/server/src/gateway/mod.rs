@@ -5,44 +5,63 @@
 //! an upstream over the connections of `upstream`; nothing in these files knows a tenant, a token or a status code of
 //! ours.
 
+mod admission;
+mod arrival;
 mod bind;
 pub mod body;
 mod connection;
+pub mod dashboard;
+mod describe;
 pub mod forward;
 mod front;
 pub mod gate;
 pub mod headers;
 mod health;
+mod hooks;
+mod hosts;
 pub mod listen;
+mod metrics_port;
 mod observe;
+mod places;
+mod reference;
+mod remote;
 #[cfg(test)]
 mod tests;
 pub mod ticks;
+mod trace;
 mod tunnel;
 pub mod upstream;
+mod visit;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use astrfleet_core::Result;
-use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder,
-    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use astrfleet_core::{Result, ports::BusEvent};
+use axum::{extract::DefaultBodyLimit, middleware::from_fn_with_state, routing::get};
+use futures_util::StreamExt;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::front::{serve, serve_metrics};
+pub use self::{describe::description, front::serve, metrics_port::serve_metrics};
 use crate::{
     app::{App, Base},
     idempotency,
 };
 
+/// By then everybody in this process has heard of a change.
+const SETTLED_AFTER: Duration = Duration::from_millis(200);
+
 /// Routes.
 pub struct Service {
     base: Arc<Base>,
     draining: AtomicBool,
+    /// Counts what was changed of tenants, people, logins and keys.
+    changes: Arc<AtomicU64>,
+    dashboards: dashboard::Dashboards,
 }
 
 impl Service {
@@ -51,7 +70,42 @@ impl Service {
     /// # Errors
     /// [`astrfleet_core::Error::Invalid`] where one cannot be read.
     pub fn new(base: Arc<Base>) -> Result<Self> {
-        Ok(Self { base, draining: AtomicBool::new(false) })
+        remote::read(&base.config.gateway.remote)?;
+        let dashboards = dashboard::Dashboards::new(&base)?;
+        Ok(Self { base, draining: AtomicBool::new(false), changes: Arc::default(), dashboards })
+    }
+
+    /// Grows when anything changes that may matter to who may do what: whatever was found out before is asked again.
+    fn epoch(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Listens to what is changed, here and in other processes, until the process ends.
+    fn watch_changes(&self) {
+        let (changes, mut events) = (Arc::clone(&self.changes), self.base.bus.subscribe());
+        let stop = self.base.stop.clone();
+        self.base.tasks.spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    () = stop.cancelled() => return,
+                    event = events.next() => event,
+                };
+                match event {
+                    Some(
+                        BusEvent::TenantChanged(_)
+                        | BusEvent::MembershipChanged(_)
+                        | BusEvent::LoginEnded(_)
+                        | BusEvent::KeyRevoked(_),
+                    ) => {}
+                    Some(_) => continue,
+                    None => return,
+                }
+                changes.fetch_add(1, Ordering::Release);
+                // Whoever is told at the same time may have answered from memory in between: once more.
+                tokio::time::sleep(SETTLED_AFTER).await;
+                changes.fetch_add(1, Ordering::Release);
+            }
+        });
     }
 
     /// The host of a bot's own dashboard.
@@ -84,28 +138,22 @@ impl Service {
     }
 }
 
-/// What the API description says of itself.
-#[must_use]
-pub fn description() -> OpenApi {
-    let info = InfoBuilder::new().title("astrfleet").version(env!("CARGO_PKG_VERSION")).build();
-    let access_token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-    let api_key = ApiKeyValue::with_description("X-API-Key", "Or as a bearer token");
-    let components = ComponentsBuilder::new()
-        .security_scheme("access_token", SecurityScheme::Http(access_token))
-        .security_scheme("virtual_key", SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()))
-        .security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(api_key)))
-        .build();
-    OpenApiBuilder::new().info(info).components(Some(components)).build()
-}
-
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(health::ready))
+    OpenApiRouter::new()
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(dashboard::open::handler))
+        .route("/", get(reference::page))
+        .route("/openapi.json", get(reference::description))
 }
 
 /// `router` with what surrounds every request: its context, limits, counts and log line.
 pub fn layered(router: axum::Router<App>, app: &App) -> axum::Router<App> {
+    let body_bytes_max = usize::try_from(app.config.gateway.max_body_bytes).unwrap_or(usize::MAX);
     router
-        .layer(axum::middleware::from_fn_with_state(app.clone(), idempotency::layer))
-        .layer(axum::middleware::from_fn_with_state(app.clone(), observe::layer))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn_with_state(app.clone(), idempotency::layer))
+        .layer(from_fn_with_state(app.clone(), dashboard::layer))
+        .layer(from_fn_with_state(app.clone(), observe::layer))
 }

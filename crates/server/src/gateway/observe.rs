@@ -1,83 +1,255 @@
-//! What surrounds every request: its context, the headers that every answer has, counts, and one log line.
+//! What surrounds every request that this process answers itself: its context, the headers that every answer has,
+//! counts, one log line, and problems in place of whatever a framework or a defect would say. Never what was said:
+//! no body, no query, no header's value.
 
-use std::time::Instant;
-
-use astrfleet_core::ports::Verdict;
-use axum::{
-    extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, header},
-    middleware::Next,
-    response::Response,
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
 };
 
+use astrfleet_core::ports::{Limit, Verdict};
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::{
+    arrival::{read_some, watched},
+    dashboard::ForDashboard,
+    trace,
+};
 use crate::{
     app::App,
+    config::seconds,
     context::RequestContext,
-    metrics::{EndpointLabels, RequestLabels},
+    metrics::{EndpointLabels, Metrics, RequestLabels},
+    problem::Problem,
 };
 
-const REQUEST_ID: &str = "x-request-id";
+/// The endpoint of whatever no route is for.
+pub const UNMATCHED: &str = "unmatched";
+/// The endpoint of everything on a bot's own host.
+pub const DASHBOARD: &str = "dashboard";
+/// What the log says of a request whose client went away first (nginx's number for it).
+const CLIENT_GONE: u16 = 499;
+/// The most of a framework's own error text that is taken over.
+const FOREIGN_TEXT_BYTES_MAX: usize = 1_024;
 
 /// The layer.
-pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let context = request_id(request.headers())
-        .map_or_else(|| RequestContext::fresh(&app.ids.request()), |id| RequestContext::new(id.to_owned()));
-    let method = request.method().to_string();
-    let endpoint = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    app.metrics.in_flight.inc();
-    let mut response = context.scope(next.run(request)).await;
-    app.metrics.in_flight.dec();
-    if let Ok(value) = HeaderValue::from_str(context.request_id()) {
-        response.headers_mut().insert(REQUEST_ID, value);
+pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let context = named(&app, request.headers_mut());
+    let mut record = Record::new(&app, &request, context.clone());
+    let (parts, body) = request.into_parts();
+    let openai = parts.uri.path().starts_with("/llm/");
+    let (body, late) = watched(body, seconds(app.config.gateway.request_timeout_s));
+    let handled = context.scope(AssertUnwindSafe(next.run(Request::from_parts(parts, body))).catch_unwind()).await;
+    let response = context.scope(settled(handled.ok(), late.is_late(), openai)).await;
+    let mut response = response;
+    mark(response.headers_mut(), &context);
+    record.status = response.status().as_u16();
+    record.is_stream = is_stream(response.headers());
+    if !record.is_stream {
+        return response;
     }
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let known = context.known();
-    if let Some((limit, verdict)) = known.rate {
-        let (remaining, reset) = match verdict {
-            Verdict::Allowed { remaining, reset } => (remaining, reset),
-            Verdict::Refused { retry_after } => (0, retry_after),
-        };
-        let text = format!("\"default\";r={remaining};t={}", reset.as_secs());
-        let policy = format!("\"default\";q={};w={}", limit.amount, limit.per.as_secs());
-        for (name, text) in [("ratelimit", text), ("ratelimit-policy", policy)] {
-            if let Ok(value) = HeaderValue::from_str(&text) {
-                response.headers_mut().insert(name, value);
-            }
-        }
-    }
-    let status = response.status().as_u16();
-    app.metrics
-        .requests
-        .get_or_create(&RequestLabels { method: method.clone(), endpoint: endpoint.clone(), status })
-        .inc();
-    let labels = EndpointLabels { method, endpoint };
-    let is_stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-    let family = if is_stream { &app.metrics.streams } else { &app.metrics.durations };
-    family.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
-    tracing::info!(
-        request_id = context.request_id(),
-        method = labels.method,
-        endpoint = labels.endpoint,
-        status,
-        tenant_id = known.tenant.as_ref().map(tracing::field::display),
-        user_id = known.actor,
-        session_id = known.session.as_ref().map(tracing::field::display),
-        message_id = known.message.as_ref().map(tracing::field::display),
-        error_code = known.error_code,
-        processing_time_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "request"
-    );
-    response
+    response.map(|body| Body::new(Observed { body, _record: record }))
 }
 
-/// The id that whoever is in front of us gave, if it can be one.
-fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let well_formed = |id: &&str| {
-        (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+/// Gives a request its names, and writes them into its headers for whoever it is passed on to.
+fn named(app: &App, headers: &mut HeaderMap) -> RequestContext {
+    let own = app.ids.request();
+    let context = match trace::given_id(headers).and_then(|id| id.to_str().ok()) {
+        Some(id) => RequestContext::new(id.to_owned()),
+        None => RequestContext::fresh(&own),
     };
-    headers.get(REQUEST_ID)?.to_str().ok().filter(well_formed)
+    if let Ok(id) = HeaderValue::from_str(context.request_id()) {
+        headers.insert(trace::REQUEST_ID, id);
+    }
+    if !trace::has_trace(headers)
+        && let Some(made) = trace::new_trace(&own)
+    {
+        headers.insert(trace::TRACEPARENT, made);
+    }
+    context
+}
+
+/// An answer of ours, whatever became of the handler.
+async fn settled(response: Option<Response>, late: bool, openai: bool) -> Response {
+    let Some(response) = response else {
+        // The panic's own text is on standard error already; it may hold anything.
+        tracing::error!(error_code = "internal", "a handler panicked: a defect of ours");
+        return Problem::new("internal", "an error of ours: it is logged under this request's id").into_response();
+    };
+    let failed = response.status().is_client_error() || response.status().is_server_error();
+    if late && failed {
+        return Problem::new("request_timeout", "the body did not arrive in time: send it again, without a pause")
+            .into_response();
+    }
+    if !failed || openai || is_ours(response.headers()) {
+        return response;
+    }
+    foreign(response).await
+}
+
+/// What the router or an extractor of the framework says, as a problem.
+async fn foreign(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let text = read_some(body, FOREIGN_TEXT_BYTES_MAX).await;
+    let text = text.as_deref().and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default().trim();
+    let allowed = parts.headers.get(header::ALLOW).and_then(|methods| methods.to_str().ok());
+    let mut answer = Problem::of_status(parts.status, text, allowed).into_response();
+    if let Some(methods) = parts.headers.get(header::ALLOW) {
+        answer.headers_mut().insert(header::ALLOW, methods.clone());
+    }
+    answer
+}
+
+fn is_ours(headers: &HeaderMap) -> bool {
+    // Pages say what they have to say themselves.
+    let kinds: [&[u8]; 3] = [b"application/problem+json", b"application/json", b"text/html"];
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kinds.iter().any(|known| kind.as_bytes().starts_with(known)))
+}
+
+/// Whether an answer is a stream of events.
+pub fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+fn mark(headers: &mut HeaderMap, context: &RequestContext) {
+    if let Ok(id) = HeaderValue::from_str(context.request_id()) {
+        headers.insert(trace::REQUEST_ID, id);
+    }
+    let protections = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in protections {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    if let Some((limit, verdict)) = context.known().rate {
+        mark_rate(headers, limit, verdict);
+    }
+}
+
+/// `RateLimit` and `RateLimit-Policy`, as draft-ietf-httpapi-ratelimit-headers-10 has them.
+pub fn mark_rate(headers: &mut HeaderMap, limit: Limit, verdict: Verdict) {
+    let (remaining, reset) = match verdict {
+        Verdict::Allowed { remaining, reset } => (remaining, reset),
+        Verdict::Refused { retry_after } => (0, retry_after),
+    };
+    let reset_s = reset.as_millis().div_ceil(1_000);
+    let left = format!("\"default\";r={remaining};t={reset_s}");
+    let policy = format!("\"default\";q={};w={}", limit.amount, limit.per.as_secs());
+    for (name, text) in [("ratelimit", left), ("ratelimit-policy", policy)] {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Counted and logged when it is dropped: after the answer, at the end of its stream, or when the client goes away.
+struct Record {
+    metrics: Arc<Metrics>,
+    context: RequestContext,
+    method: &'static str,
+    endpoint: String,
+    began: Instant,
+    content_length: Option<u64>,
+    status: u16,
+    is_stream: bool,
+}
+
+impl Record {
+    fn new(app: &App, request: &Request, context: RequestContext) -> Self {
+        let extensions = request.extensions();
+        let endpoint = match (extensions.get::<ForDashboard>(), extensions.get::<MatchedPath>()) {
+            (Some(_), _) => DASHBOARD,
+            (None, Some(path)) => path.as_str(),
+            (None, None) => UNMATCHED,
+        };
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        app.metrics.in_flight.inc();
+        Self {
+            metrics: Arc::clone(&app.metrics),
+            context,
+            method: known_method(request.method()),
+            endpoint: endpoint.to_owned(),
+            began: Instant::now(),
+            content_length: length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok()),
+            status: CLIENT_GONE,
+            is_stream: false,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let (took, known) = (self.began.elapsed(), self.context.known());
+        let (method, endpoint) = (self.method.to_owned(), self.endpoint.clone());
+        self.metrics.in_flight.dec();
+        let labels = EndpointLabels { method: method.clone(), endpoint: endpoint.clone() };
+        let family = if self.is_stream { &self.metrics.streams } else { &self.metrics.durations };
+        family.get_or_create(&labels).observe(took.as_secs_f64());
+        self.metrics.requests.get_or_create(&RequestLabels { method, endpoint, status: self.status }).inc();
+        tracing::info!(
+            request_id = self.context.request_id(),
+            method = self.method,
+            endpoint = self.endpoint,
+            status = self.status,
+            tenant_id = known.tenant.as_ref().map(tracing::field::display),
+            user_id = known.actor,
+            session_id = known.session.as_ref().map(tracing::field::display),
+            message_id = known.message.as_ref().map(tracing::field::display),
+            error_code = known.error_code,
+            content_length = self.content_length,
+            processing_time_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "request"
+        );
+    }
+}
+
+/// The method as a label: those that HTTP knows, so that nobody can make up more of them.
+pub fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+/// A stream whose end is noted.
+struct Observed {
+    body: Body,
+    _record: Record,
+}
+
+impl HttpBody for Observed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -1,0 +1,179 @@
+//! What surrounds every request: names, limits, problems in place of whatever else would be said, health, and the
+//! reference of the API.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use astrfleet_core::policy::Role;
+use astrfleet_server::{
+    gateway::{
+        self,
+        listen::{Listen, bind},
+    },
+    role::Role as Part,
+};
+use astrfleet_testkit::app::{Caller, TestApp};
+use axum::http::{HeaderMap, Method};
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test]
+async fn a_request_keeps_its_name_or_gets_one() {
+    let test = TestApp::new().await;
+    let named =
+        test.send(Method::GET, &Caller::nobody(), "//health", None, &[("x-request-id", "from-the-outside.1")]).await;
+    assert_eq!(named.header("x-request-id"), "from-the-outside.1");
+    let forged = test.send(Method::GET, &Caller::nobody(), "//health", None, &[("x-request-id", "a b")]).await;
+    assert!(forged.header("x-request-id").starts_with("req_"));
+    let refused = test.get(&Caller::nobody(), "/auth/me").await;
+    assert_eq!(refused.json["request_id"], refused.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn whatever_fails_is_a_problem() {
+    let test = TestApp::new().await;
+    let owner = test.admin().await;
+    for (method, path, status, code) in [
+        (Method::GET, "//nothing/here", 404, "not_found"),
+        (Method::DELETE, "//health", 405, "method_not_allowed"),
+        (Method::GET, "/tenants/%ff", 400, "malformed"),
+    ] {
+        let answer = test.send(method, &owner, path, None, &[]).await;
+        assert_eq!((answer.status, answer.code()), (status, code), "{path}: {}", answer.text);
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert!(!answer.json["detail"].as_str().unwrap().is_empty());
+    }
+    let answer = test.send(Method::DELETE, &owner, "//health", None, &[]).await;
+    assert_eq!(answer.header("allow"), "GET,HEAD");
+    let large = json!({"name": "x".repeat(4 << 20), "email": "a@example.com"});
+    assert_eq!(test.post(&owner, "/tenants", large).await.code(), "too_large");
+}
+
+#[tokio::test]
+async fn every_answer_protects_itself_and_tells_what_is_left() {
+    let test = TestApp::new().await;
+    let tenant = test.tenant("acme").await;
+    let owner = test.member(&tenant, Role::Owner).await;
+    let answer = test.get(&owner, "/tenants/acme/limits").await.expect(200);
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("cache-control", "no-store"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ] {
+        assert_eq!(answer.header(name), value);
+    }
+    assert!(answer.header("ratelimit").starts_with("\"default\";r="), "{}", answer.header("ratelimit"));
+    assert!(answer.header("ratelimit-policy").ends_with(";w=60"), "{}", answer.header("ratelimit-policy"));
+}
+
+#[tokio::test]
+async fn ready_turns_first_when_a_stop_is_asked_for() {
+    let test = TestApp::new().await;
+    let ready = test.get(&Caller::nobody(), "//ready").await.expect(200);
+    assert_eq!(ready.json["parts"], json!({"gateway": "ok", "store": "ok", "loops": "ok"}));
+    test.app.gateway.begin_drain();
+    assert_eq!(test.get(&Caller::nobody(), "//ready").await.expect(503).json["status"], "unavailable");
+    test.get(&Caller::nobody(), "//health").await.expect(200);
+}
+
+#[tokio::test]
+async fn the_reference_needs_nobody() {
+    let test = TestApp::new().await;
+    let page = test.get(&Caller::nobody(), "//").await.expect(200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
+    let document = test.get(&Caller::nobody(), "//openapi.json").await.expect(200);
+    assert_eq!(document.json["openapi"], "3.1.0");
+}
+
+/// A role that lives elsewhere says what reached it.
+#[tokio::test]
+async fn a_role_elsewhere_is_reached_by_whoever_may() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    let echo = move |headers: HeaderMap| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let shown = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let said =
+            json!({"id": shown("x-request-id"), "trace": shown("traceparent"), "credential": shown("authorization")});
+        async move { axum::Json(said) }
+    };
+    let elsewhere = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let remote = format!("http://{}", elsewhere.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(elsewhere, axum::Router::new().fallback(echo)).await });
+
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let bound = bind(&Listen { workers: NonZeroUsize::new(1), ..Listen::on(local) }).unwrap();
+    let address = bound.address();
+    let test = TestApp::configured(|config| {
+        config.gateway.listen = address;
+        config.gateway.rate_limit_per_minute = 3;
+        config.gateway.remote = BTreeMap::from([(Part::Manager, remote.clone()), (Part::Auth, remote)]);
+    })
+    .await;
+    let mut app = test.app.clone();
+    app.roles = Arc::new([Part::Gateway].into());
+    drop(gateway::serve(&app, bound).unwrap());
+    let (acme, globex) = (test.tenant("acme").await, test.tenant("globex").await);
+    let (owner, stranger) = (test.member(&acme, Role::Owner).await, test.member(&globex, Role::Owner).await);
+
+    let http = reqwest::Client::new();
+    let ask = async |path: &str, caller: &Caller| {
+        let mut request = http.get(format!("http://{address}{path}")).header("traceparent", TRACE);
+        if let Some(credential) = &caller.credential {
+            request = request.bearer_auth(credential.expose_secret());
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        (status, headers, response.json::<serde_json::Value>().await.unwrap_or_default())
+    };
+    let instance = "/api/v1/tenants/acme/instance";
+    assert_eq!(ask(instance, &Caller::nobody()).await.0, 401);
+    assert_eq!(ask(instance, &Caller::with("forged")).await.0, 401);
+    assert_eq!(ask(instance, &stranger).await.0, 404);
+    assert_eq!(ask("/api/v1/tenants/nobody/instance", &owner).await.0, 404);
+    assert_eq!(seen.load(Ordering::SeqCst), 0, "nothing of this went on");
+
+    let (status, headers, said) = ask(instance, &owner).await;
+    assert_eq!(status, 200);
+    assert_eq!(said["trace"], TRACE);
+    assert_eq!(said["id"].as_str().unwrap(), headers["x-request-id"]);
+    assert!(said["credential"].as_str().unwrap().starts_with("Bearer "));
+    assert_eq!(headers["ratelimit-policy"], "\"default\";q=3;w=60");
+    // By id and by name, from memory or not: one tenant has one limit.
+    assert_eq!(ask(&format!("/api/v1/tenants/{}/instance", acme.id), &owner).await.0, 200);
+    assert_eq!(ask(instance, &owner).await.0, 200);
+    let (status, headers, problem) = ask(instance, &owner).await;
+    assert_eq!((status, &problem["code"]), (429, &json!("too_many")));
+    assert!(headers.contains_key("retry-after"));
+    assert_eq!(ask("/.well-known/jwks.json", &Caller::nobody()).await.0, 200, "public, so passed on without asking");
+
+    test.advance(std::time::Duration::from_mins(2));
+    test.post(&owner, "/auth/logout", json!({})).await;
+    let ended = async {
+        while ask(instance, &owner).await.0 != 401 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("a login that ended is refused");
+
+    let metrics = test.app.metrics.render();
+    let counted = format!(
+        "http_requests_total{{method=\"GET\",endpoint=\"/api/v1/tenants/{{tenant}}/instance\",status=\"200\"}}"
+    );
+    assert!(metrics.contains(&counted), "{metrics}");
+    app.stop.cancel();
+}
