@@ -25,7 +25,9 @@ pub fn run(workspace: &Workspace, check: bool) -> Result<()> {
     let program = workspace.target.join("debug").join("astrfleet");
 
     let mut stale = Vec::new();
-    for Generated { path, text } in [openapi(&program)?, configuration(workspace)?, command_line(&program)?] {
+    for Generated { path, text } in
+        [openapi(&program)?, configuration(workspace)?, command_line(&program)?, errors(&program)?]
+    {
         let full = workspace.root.join(path);
         let present = fs::read_to_string(&full).unwrap_or_default();
         if present == text {
@@ -60,6 +62,19 @@ fn configuration(workspace: &Workspace) -> Result<Generated> {
     let path = "crates/cli/src/config.default.toml";
     let text = fs::read_to_string(workspace.root.join(path)).with_context(|| format!("cannot read {path}"))?;
     Ok(Generated { path: "docs/configuration.md", text: config_reference::markdown(&text)? })
+}
+
+/// What the API's answers that are no success mean.
+fn errors(program: &Path) -> Result<Generated> {
+    let table = output(astrfleet(program).arg("errors"))?;
+    let text = format!(
+        "<!-- Written by `make gen` from `CODES` in crates/server/src/problem.rs. Change that. -->\n# Errors\n\
+         Every answer of `/api/v1` that is not a success is a problem (RFC 9457, `application/problem+json`). Its `code` is \
+         stable: programs may match on it.\nIts `detail` says what happened and what to do now, its `field` names what was \
+         wrong with the request, and its `request_id` names the request in the platform's log.\n\n{}\n",
+        table.trim_end()
+    );
+    Ok(Generated { path: "docs/errors.md", text })
 }
 
 /// Every help page, in the order of the help pages.

@@ -119,6 +119,8 @@ enum Command {
     },
     /// Print the description of the API (OpenAPI 3.1)
     Openapi,
+    /// Print every error code of the API, its status and what to do about it
+    Errors,
     /// Ask a platform whether it is ready; exit code 0 if so. For containers
     Healthcheck,
     /// Print completions for a shell
@@ -267,6 +269,7 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
         },
         Command::Config { command } => ops::config::run(&command, &target, environment, json)?,
         Command::Openapi => ops::openapi::run()?,
+        Command::Errors => ops::errors::run(json),
         Command::Healthcheck => ops::healthcheck::run(&target.anonymous(environment)?, json).await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "astrfleet", &mut std::io::stdout());

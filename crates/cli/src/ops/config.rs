@@ -29,6 +29,7 @@ pub enum Command {
 /// Where the configuration cannot be used.
 pub fn run(command: &Command, target: &Target, environment: &Environment, json: bool) -> Result<()> {
     match command {
+        Command::Default if json => println!("{:#}", toml::from_str::<serde_json::Value>(DEFAULT)?),
         Command::Default => print!("{DEFAULT}"),
         Command::Check { config } => {
             let overrides =

@@ -6,6 +6,7 @@ pub mod chat;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod errors;
 pub mod healthcheck;
 pub mod instance;
 pub mod key;

@@ -1,0 +1,44 @@
+//! `errors`: every code that the API answers with, as it is committed in `docs/errors.md`.
+
+use std::fmt::Write as _;
+
+use astrfleet_server::problem::CODES;
+use serde_json::{Value, json};
+
+/// Prints them: a table in Markdown, or JSON.
+pub fn run(json: bool) {
+    if json {
+        println!(
+            "{:#}",
+            Value::Array(CODES.iter().map(|(code, status, about)| described(code, *status, about)).collect())
+        );
+    } else {
+        print!("{}", table());
+    }
+}
+
+fn described(code: &str, status: u16, about: &str) -> Value {
+    json!({"code": code, "status": status, "about": about})
+}
+
+fn table() -> String {
+    let mut table = String::from("| code | status | what it means, and what to do |\n|---|---|---|\n");
+    for (code, status, about) in CODES {
+        let _ = writeln!(table, "| `{code}` | {status} | {} |", about.replace('|', "\\|"));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{CODES, table};
+
+    #[test]
+    fn every_code_has_one_row() {
+        let codes: BTreeSet<&str> = CODES.iter().map(|(code, ..)| *code).collect();
+        assert_eq!((codes.len(), table().lines().count()), (CODES.len(), CODES.len() + 2));
+        assert!(table().contains("| `not_found` | 404 | "));
+    }
+}
