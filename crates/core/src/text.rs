@@ -7,12 +7,13 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::Invalid`] that says which rule was broken.
 pub fn display_name(field: &'static str, text: &str, max: usize) -> Result<String, Error> {
+    // Before the ends are cut off: a line break there is no slip of a hand.
+    if text.chars().any(|character| character.is_control() || is_bidi_override(character)) {
+        return Err(Error::invalid(field, "must not contain control characters"));
+    }
     let text = text.trim();
     if text.is_empty() || text.chars().count() > max {
         return Err(Error::invalid(field, format!("must have 1 to {max} characters")));
-    }
-    if text.chars().any(|character| character.is_control() || is_bidi_override(character)) {
-        return Err(Error::invalid(field, "must not contain control characters"));
     }
     Ok(text.to_owned())
 }
@@ -55,6 +56,21 @@ pub fn email(field: &'static str, text: &str) -> Result<String, Error> {
     Ok(text)
 }
 
+/// The longest `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// An `Idempotency-Key`, chosen by a program: 1 to [`IDEMPOTENCY_KEY_BYTES_MAX`] visible ASCII characters.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn idempotency_key(text: &str) -> Result<(), Error> {
+    if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let reason = format!("must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+    Err(Error::invalid("Idempotency-Key", reason))
+}
+
 /// Characters that make a text read differently from what it is.
 fn is_bidi_override(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -62,7 +78,7 @@ fn is_bidi_override(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{display_name, dns_label, email};
+    use super::{display_name, dns_label, email, idempotency_key};
 
     #[test]
     fn an_address_is_the_same_in_any_case() {
@@ -85,8 +101,18 @@ mod tests {
     #[test]
     fn a_name_cannot_hide_anything() {
         assert_eq!(display_name("name", " Käse 客服 ", 20).unwrap(), "Käse 客服");
-        for bad in ["", " ", "a\u{0}b", "a\nb", "a\u{202e}b"] {
+        for bad in ["", " ", "a\u{0}b", "a\nb", "\r\na", "a\u{202e}b"] {
             assert!(display_name("name", bad, 20).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_what_a_header_can_hold_unchanged() {
+        for good in ["k", "0191-a:b/c", &"k".repeat(255)] {
+            assert!(idempotency_key(good).is_ok(), "{good}");
+        }
+        for bad in ["", " ", "a b", "schlüssel", "a\tb", &"k".repeat(256)] {
+            assert!(idempotency_key(bad).is_err(), "{bad:?}");
         }
     }
 }

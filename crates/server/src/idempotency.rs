@@ -9,6 +9,7 @@ use std::time::Duration;
 use astrfleet_core::{
     Error,
     ports::{Begun, StoredAnswer},
+    text::idempotency_key,
 };
 use aws_lc_rs::digest;
 use axum::{
@@ -31,8 +32,6 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// The longest key.
-const KEY_LENGTH_MAX: usize = 255;
 /// The largest answer that is kept; ours are far smaller.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// After this, a request whose answer never came (its process was killed) counts as never begun.
@@ -93,12 +92,10 @@ fn is_covered(request: &Request) -> bool {
 
 fn key(request: &Request) -> Result<Option<String>, Error> {
     let Some(value) = request.headers().get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if (1..=KEY_LENGTH_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => {
-            Err(Error::invalid("Idempotency-Key", format!("must have 1 to {KEY_LENGTH_MAX} visible ASCII characters")))
-        }
-    }
+    // What is not text is refused as a key that is not visible ASCII.
+    let key = value.to_str().unwrap_or_default();
+    idempotency_key(key)?;
+    Ok(Some(key.to_owned()))
 }
 
 /// Whose key it is: nobody meets another one's.

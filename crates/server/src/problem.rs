@@ -52,7 +52,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("unsupported_media_type", 415, "The body has a type that is not understood here."),
     ("idempotency_key_reused", 422, "The `Idempotency-Key` was used before with another request."),
     ("too_many", 429, "Too often. `retry_after_s` says when it may succeed."),
-    ("internal", 500, "An error of ours, logged under `request_id`."),
+    ("internal", 500, "An error of ours, logged under `request_id`: tell it to whoever runs the platform."),
     ("bad_gateway", 502, "What we asked on your behalf gave an answer that makes no sense."),
     ("unavailable", 503, "A part that is needed does not answer. Nothing was changed: try again."),
     ("timeout", 504, "What we asked on your behalf did not answer in time."),
