@@ -30,9 +30,16 @@ struct Admitted {
     tenants: Vec<(Box<str>, TenantId)>,
 }
 
+/// That a credential was good a moment ago.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admission<'a> {
+    /// Of the tenant that the path names, where it names one.
+    pub tenant: Option<&'a TenantId>,
+}
+
 impl Admissions {
-    /// Whether this credential was good a moment ago for what the path names; with the tenant, where one is named.
-    pub fn find(&mut self, credential: &str, tenant: Option<&str>, now: u32, epoch: u64) -> Option<Option<&TenantId>> {
+    /// Whether this credential was good a moment ago for what the path names.
+    pub fn find(&mut self, credential: &str, tenant: Option<&str>, now: u32, epoch: u64) -> Option<Admission<'_>> {
         if self.epoch != epoch {
             self.callers.clear();
             self.epoch = epoch;
@@ -44,8 +51,8 @@ impl Admissions {
         if same.is_err() || now.saturating_sub(known.since) > TICKS_MAX {
             return None;
         }
-        let Some(tenant) = tenant else { return Some(None) };
-        known.tenants.iter().find(|(named, _)| &**named == tenant).map(|(_, id)| Some(id))
+        let Some(tenant) = tenant else { return Some(Admission { tenant: None }) };
+        known.tenants.iter().find(|(named, _)| &**named == tenant).map(|(_, id)| Admission { tenant: Some(id) })
     }
 
     /// Remembers what [`ask`] found out, if nothing changed since `epoch`.
@@ -104,7 +111,7 @@ pub async fn ask(
 mod tests {
     use astrfleet_core::id::TenantId;
 
-    use super::{Admissions, TICKS_MAX};
+    use super::{Admission, Admissions, TICKS_MAX};
 
     #[test]
     fn what_was_found_out_is_forgotten_in_time_and_when_something_changes() {
@@ -112,7 +119,7 @@ mod tests {
         let mut known = Admissions::default();
         assert_eq!(known.find("token-of-ada", None, 0, 0), None);
         known.keep("token-of-ada", Some(("acme", tenant.clone())), 0, 0);
-        assert_eq!(known.find("token-of-ada", Some("acme"), TICKS_MAX, 0), Some(Some(&tenant)));
+        assert_eq!(known.find("token-of-ada", Some("acme"), TICKS_MAX, 0), Some(Admission { tenant: Some(&tenant) }));
         assert_eq!(known.find("token-of-ada", Some("globex"), 1, 0), None, "another tenant was not asked about");
         assert_eq!(known.find("Token-of-ada", Some("acme"), 1, 0), None, "the same end is not the same credential");
         assert_eq!(known.find("token-of-ada", Some("acme"), TICKS_MAX + 1, 0), None);

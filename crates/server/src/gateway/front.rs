@@ -123,8 +123,8 @@ impl Front {
         let epoch = self.app.gateway.epoch();
         let known = credential(request.headers()).and_then(|credential| {
             let mut admissions = self.admissions.borrow_mut();
-            let tenant = admissions.find(credential, tenant, self.ticks.now(), epoch)?;
-            Some(tenant.map(|tenant| take(&self.app, tenant.as_str())))
+            let admission = admissions.find(credential, tenant, self.ticks.now(), epoch)?;
+            Some(admission.tenant.map(|tenant| take(&self.app, tenant.as_str())))
         });
         if let Some(taken) = known {
             let visit = Visit::new(&self.app, Goal::Place(number), request);
@@ -290,15 +290,15 @@ impl Front {
         let edits = Rc::clone(&self.edits);
         let route = Route::Later(Box::pin(async move {
             let path = asked.path.clone();
-            let found = home
-                .spawn(async move { hooks::admit(&app, &asked).await })
-                .await
-                .unwrap_or_else(|error| Err(Error::internal(error).into()));
+            let found = match home.spawn(async move { hooks::admit(&app, &asked).await }).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(problem)) => return Route::Answer(answer_to(problem, &request_id)),
+                Err(error) => return Route::Answer(answer_to(Error::internal(error).into(), &request_id)),
+            };
             match (found, manager) {
-                (Err(problem), _) => Route::Answer(answer_to(problem, &request_id)),
-                (Ok(_), Some(upstream)) => Route::Forward { upstream, edits },
-                (Ok(None), None) => Route::Answer(answer_to(hooks::asleep(), &request_id)),
-                (Ok(Some(upstream)), None) => {
+                (_, Some(upstream)) => Route::Forward { upstream, edits },
+                (None, None) => Route::Answer(answer_to(hooks::asleep(), &request_id)),
+                (Some(upstream), None) => {
                     let edits = HeaderEdits { path: Some(path), websocket: false, ..(*edits).clone() };
                     Route::Forward { upstream, edits: Rc::new(edits) }
                 }

@@ -49,7 +49,7 @@ impl Page<'_> {
                 write!(html, "<section lang=\"{language}\">\n<h1>{}</h1>\n<p>{text}</p>\n</section>\n", escaped(title));
         }
         if !self.detail.is_empty() {
-            let _ = write!(html, "<p><code>{}</code></p>\n", escaped(self.detail));
+            let _ = writeln!(html, "<p><code>{}</code></p>", escaped(self.detail));
         }
         html + "</main>\n</body>\n</html>\n"
     }

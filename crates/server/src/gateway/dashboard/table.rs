@@ -79,7 +79,7 @@ mod tests {
 
     /// The bot's own description: a method and a template a line.
     const DESCRIBED: &str = include_str!("../../../tests/dashboard/astrbot-4.29.3-routes.txt");
-    /// What the bot has and does not describe: WebSockets, its own description, and what its pages still ask for by
+    /// What the bot has and does not describe: web sockets, its own description, and what its pages still ask for by
     /// older names.
     const UNDESCRIBED: [(&str, &str); 8] = [
         ("GET", "/api/v1/live-chat/ws"),
