@@ -65,4 +65,6 @@ pub struct HistoryRecord {
     pub text: String,
     /// What an answer took.
     pub usage: Option<TokenUsage>,
+    /// It is no answer: the bot says that its model gave none.
+    pub failed: bool,
 }

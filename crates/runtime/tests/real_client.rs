@@ -188,7 +188,8 @@ async fn a_failed_model_is_an_error(world: &World) {
     assert!(events.contains(&ChatEvent::Error(FAILURE_TEXT.into())), "{events:?}");
     assert_eq!(shown(&events), "");
     let history = world.bot.history("alice!1", "ses_two").await.unwrap();
-    assert_eq!(history.len(), 1, "a failure is no answer: {history:?}");
+    let lines: Vec<_> = history.iter().map(|line| (line.from_bot, line.failed)).collect();
+    assert_eq!(lines, [(false, false), (true, true)], "a failure is no answer: {history:?}");
 }
 
 async fn an_answer_can_be_stopped(world: &World) {

@@ -13,8 +13,8 @@ use super::{
 /// The newest lines; a bot gives no more at once, and a repair needs the last few.
 const RECORDS_MAX: usize = 1_000;
 
-/// The lines of a session, the oldest first. A line in which the bot says that its model failed is left out: it is no
-/// answer.
+/// The lines of a session, the oldest first. A line in which the bot says that its model failed is marked: it is no
+/// answer, and whoever looks for one need not wait any longer.
 pub(super) async fn read(bot: &Connection, end_user: &str, session: &str) -> Result<Vec<HistoryRecord>> {
     let path = format!("chat/sessions/{}?page_size={RECORDS_MAX}", escaped(session));
     let answer = match bot.call_as(end_user, Method::GET, &path, None).await {
@@ -25,21 +25,18 @@ pub(super) async fn read(bot: &Connection, end_user: &str, session: &str) -> Res
     let lines = answer["history"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut records: Vec<_> = lines
         .iter()
-        .filter_map(record)
-        .filter(|line| !line.from_bot || !is_failure(&line.text, line.usage, &bot.shared.failure_text))
+        .filter_map(|line| record(line, &bot.shared.failure_text))
         .collect();
     records.sort_by_key(|line| line.record);
     Ok(records)
 }
 
-fn record(line: &Value) -> Option<HistoryRecord> {
+fn record(line: &Value, failure_text: &str) -> Option<HistoryRecord> {
     let content = &line["content"];
     let parts = content["message"].as_array()?;
-    let text = parts.iter().filter(|part| part["type"] == "plain").filter_map(|part| part["text"].as_str()).collect();
-    Some(HistoryRecord {
-        record: line["id"].as_i64()?,
-        from_bot: content["type"] == "bot",
-        text,
-        usage: usage_of(&content["agent_stats"]),
-    })
+    let text: String =
+        parts.iter().filter(|part| part["type"] == "plain").filter_map(|part| part["text"].as_str()).collect();
+    let (from_bot, usage) = (content["type"] == "bot", usage_of(&content["agent_stats"]));
+    let failed = from_bot && is_failure(&text, usage, failure_text);
+    Some(HistoryRecord { record: line["id"].as_i64()?, from_bot, text, usage, failed })
 }

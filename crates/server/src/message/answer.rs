@@ -190,7 +190,7 @@ pub fn find(history: &[HistoryRecord], sought: Sought<'_>, failure_text: &str) -
         prompt_tokens: sum.prompt_tokens.saturating_add(usage.prompt_tokens),
         completion_tokens: sum.completion_tokens.saturating_add(usage.completion_tokens),
     });
-    let failed = says_failure(&text, usage, failure_text);
+    let failed = answers.iter().any(|record| record.failed) || says_failure(&text, usage, failure_text);
     Finding::Answered { record: asked.record, answer: last.record, text, usage, failed }
 }
 
@@ -206,7 +206,7 @@ mod tests {
     const FAILURE: &str = "The model could not answer. (x1)";
 
     fn line(record: i64, from_bot: bool, text: &str) -> HistoryRecord {
-        HistoryRecord { record, from_bot, text: text.to_owned(), usage: None }
+        HistoryRecord { record, from_bot, text: text.to_owned(), usage: None, failed: false }
     }
 
     #[test]
@@ -258,5 +258,13 @@ mod tests {
         let with_files = Sought { known: None, earlier: 3, text: "kept otherwise", with_files: true };
         assert_eq!(super::find(&history, with_files, FAILURE), answered);
         assert_eq!(find(Some(9), 6, "d"), Finding::Unanswered { record: 9 }, "what the bot has said is believed");
+    }
+
+    #[test]
+    fn a_failure_in_the_bots_memory_ends_the_wait_for_an_answer() {
+        let failure = HistoryRecord { failed: true, ..line(2, true, "in words that only the bot knows") };
+        let history = [line(1, false, "a"), failure];
+        let sought = Sought { known: Some(1), earlier: 0, text: "a", with_files: false };
+        assert!(matches!(find(&history, sought, FAILURE), Finding::Answered { failed: true, .. }));
     }
 }

@@ -294,6 +294,7 @@ impl Fleet {
             from_bot,
             text: text.to_owned(),
             usage: None,
+            failed: false,
         });
         record
     }
