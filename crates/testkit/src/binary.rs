@@ -196,6 +196,12 @@ impl Platform {
         &self.data_dir
     }
 
+    /// Whether it was started and neither killed nor ended since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Its process id.
     ///
     /// # Panics
