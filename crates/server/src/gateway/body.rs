@@ -2,15 +2,22 @@
 
 use std::{
     any::Any,
+    error::Error,
     fmt, mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    client::conn::http1::SendRequest,
+};
 
-use super::upstream::Lease;
+use super::{
+    upstream::Lease,
+    wire::{Framing, Wire},
+};
 
 /// What a client receives: an upstream's answer, the router's, or a few bytes of our own.
 pub struct Body {
@@ -21,7 +28,31 @@ pub struct Body {
 enum Kind {
     Full(Bytes),
     Router(axum::body::Body),
-    Upstream { incoming: Incoming, lease: Option<Lease> },
+    Sender { incoming: Incoming, lease: Option<Lease<SendRequest<Upload>>> },
+    Wire(Box<Wired>),
+}
+
+/// An answer that did not come in one piece.
+struct Wired {
+    lease: Option<Lease<Wire>>,
+    framing: Framing,
+    keep: bool,
+}
+
+impl Wired {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(open) = &mut self.lease else { return Poll::Ready(None) };
+        let data = ready!(open.connection.poll_body(context, &mut self.framing));
+        let broke = matches!(data, Some(Err(_)));
+        let ended = broke || data.is_none() || matches!(self.framing, Framing::Length(0));
+        if ended && let Some(lease) = self.lease.take() {
+            self.framing = Framing::Length(0);
+            if self.keep && !broke {
+                lease.give_back();
+            }
+        }
+        Poll::Ready(data.map(|data| data.map(Frame::data).map_err(|error| BodyError::Upstream(error.into()))))
+    }
 }
 
 /// A body that broke while it was streamed. The answer's head is out by then: the connection is closed.
@@ -29,7 +60,7 @@ enum Kind {
 pub enum BodyError {
     /// The upstream went away, or spoke something that is not HTTP.
     #[error("the upstream's answer broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Box<dyn Error + Send + Sync>),
     /// The handler's stream ended with an error.
     #[error("the answer's stream failed")]
     Router(#[source] axum::Error),
@@ -52,8 +83,26 @@ impl Body {
         self
     }
 
-    pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
-        Self { kind: Kind::Upstream { incoming, lease }, guard: None }
+    /// What hyper reads. A connection that is free already goes back at once; otherwise the last byte brings it back.
+    pub(super) fn incoming(incoming: Incoming, lease: Lease<SendRequest<Upload>>) -> Self {
+        let lease = if lease.connection.is_ready() {
+            lease.give_back();
+            None
+        } else {
+            Some(lease)
+        };
+        Self { kind: Kind::Sender { incoming, lease }, guard: None }
+    }
+
+    /// What follows an answer's head. The last byte brings the connection back, if it may be kept.
+    pub(super) fn wired(mut lease: Lease<Wire>, framing: Framing, keep: bool) -> Self {
+        if let Some(whole) = lease.connection.whole(&framing) {
+            if keep {
+                lease.give_back();
+            }
+            return Self::from(whole);
+        }
+        Self { kind: Kind::Wire(Box::new(Wired { lease: Some(lease), framing, keep })), guard: None }
     }
 }
 
@@ -81,7 +130,8 @@ impl HttpBody for Body {
             Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
             Kind::Router(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Router),
-            Kind::Upstream { incoming, lease } => {
+            Kind::Wire(wired) => wired.poll_frame(context),
+            Kind::Sender { incoming, lease } => {
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
                 let ended = match &frame {
                     None => true,
@@ -91,7 +141,7 @@ impl HttpBody for Body {
                 if ended && let Some(lease) = lease.take() {
                     lease.give_back();
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Upstream(error.into()))))
             }
         }
     }
@@ -100,7 +150,8 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Router(body) => body.is_end_stream(),
-            Kind::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Kind::Sender { incoming, .. } => incoming.is_end_stream(),
+            Kind::Wire(wired) => matches!(wired.framing, Framing::Length(0)),
         }
     }
 
@@ -108,7 +159,11 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Router(body) => body.size_hint(),
-            Kind::Upstream { incoming, .. } => incoming.size_hint(),
+            Kind::Sender { incoming, .. } => incoming.size_hint(),
+            Kind::Wire(wired) => match wired.framing {
+                Framing::Length(left) => SizeHint::with_exact(left),
+                Framing::Chunked(_) | Framing::Close => SizeHint::default(),
+            },
         }
     }
 }
@@ -118,7 +173,8 @@ impl fmt::Debug for Body {
         let kind = match &self.kind {
             Kind::Full(_) => "Full",
             Kind::Router(_) => "Router",
-            Kind::Upstream { .. } => "Upstream",
+            Kind::Sender { .. } => "Sender",
+            Kind::Wire(_) => "Wire",
         };
         formatter.debug_struct("Body").field("kind", &kind).finish_non_exhaustive()
     }
@@ -147,12 +203,6 @@ impl Upload {
     #[must_use]
     pub fn new(incoming: Incoming, bytes_max: u64) -> Self {
         Self { incoming: (!incoming.is_end_stream()).then_some(incoming), left: bytes_max }
-    }
-
-    /// No bytes.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self { incoming: None, left: 0 }
     }
 }
 

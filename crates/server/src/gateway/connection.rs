@@ -32,6 +32,7 @@ pub(super) trait Track: Unpin {
 }
 
 /// A TCP stream that tells `T` about its bytes.
+#[derive(Debug)]
 pub(super) struct Socket<T> {
     stream: TcpStream,
     track: T,
@@ -43,6 +44,11 @@ const FLAT_BYTES_MAX: usize = 1024;
 impl<T: Track> Socket<T> {
     pub(super) const fn new(stream: TcpStream, track: T) -> Self {
         Self { stream, track }
+    }
+
+    /// Whether there is something to read, the end included, as far as the runtime has noticed.
+    pub(super) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(context)
     }
 }
 

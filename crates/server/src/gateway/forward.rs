@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::future::Either;
 use http::{Request, Response, StatusCode, Uri, Version, uri::PathAndQuery};
-use hyper::{body::Body as _, body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use hyper::{body::Body as _, body::Incoming, client::conn::http1::SendRequest, upgrade::OnUpgrade};
 
 use super::{
     body::{Body, Upload, UploadError},
@@ -20,6 +20,7 @@ use super::{
     ticks::{Overdue, Ticks},
     tunnel,
     upstream::{ForwardError, Lease, Pool, Upstream},
+    wire::{Answer, Question, Wire, WireError},
 };
 
 /// Limits of what is passed on.
@@ -66,9 +67,8 @@ impl Forwarder {
 
     /// Passes `request` on to `upstream` and gives back its answer, whose body streams.
     ///
-    /// A connection that was kept may have been closed by the upstream meanwhile: the request then goes out once more, over
-    /// a new one, if it had not gone out at all, or if the connection had been idle for longer than
-    /// [`super::upstream::PoolLimits::trusted_for`], acting twice changes nothing, and there was no body.
+    /// A connection that was kept may have been closed by the upstream meanwhile: a request without a body then goes out once
+    /// more, over a new one, if nothing of it had gone out, or if acting on it twice changes nothing.
     ///
     /// Not an `async fn`: what most requests need is done at once, so that the future that is moved about stays small.
     ///
@@ -89,34 +89,64 @@ impl Forwarder {
         let websocket = edits.websocket && headers::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let request = prepare(request, upstream, edits, peer, websocket, bytes_max);
-        let Some(mut lease) = self.pool.reuse(upstream) else {
+        if websocket || !request.body().is_end_stream() {
             let upstream = upstream.clone();
-            return Either::Right(boxed(async move { this.send_anew(request, &upstream, client).await }));
+            return Either::Right(boxed(async move { this.send(request, &upstream, client).await }));
+        }
+        let (head, _) = request.into_parts();
+        let Some(mut lease) = self.pool.reuse_wire(upstream) else {
+            let mut question = Question::default();
+            question.write(&head);
+            let upstream = upstream.clone();
+            return Either::Right(boxed(async move { this.ask_anew(question, &upstream).await }));
         };
-        let spare = (!lease.trusted && repeatable(&request)).then(|| Box::new(copy(&request)));
-        let answer = lease.sender.try_send_request(request);
+        lease.connection.question().write(&head);
         Either::Left(async move {
-            let failure = match this.limited(pin!(answer)).await? {
-                Ok(response) => return this.accept(response, lease, client),
-                Err(failure) => failure,
+            let outcome = this.limited(pin!(lease.connection.answer())).await?;
+            let error = match outcome {
+                Ok(answer) => return Ok(passed_on(answer, lease)),
+                Err(error) => error,
             };
-            let request = again(failure, spare).map_err(|error| this.explain(error))?;
-            boxed(async move { this.send_anew(request, lease.upstream(), client).await }).await
+            match (error, lease.connection.question_again()) {
+                (WireError::Broken(_), Some(question)) => {
+                    boxed(async move { this.ask_anew(question, lease.upstream()).await }).await
+                }
+                (error, _) => Err(error.into()),
+            }
         })
     }
 
-    /// Over a new connection, once.
-    async fn send_anew(
+    /// A request without a body over a new connection, once.
+    async fn ask_anew(&self, question: Question, upstream: &Upstream) -> Result<Response<Body>, ForwardError> {
+        let mut lease = self.pool.open_wire(upstream).await?;
+        *lease.connection.question() = question;
+        let answer = self.limited(pin!(lease.connection.answer())).await??;
+        Ok(passed_on(answer, lease))
+    }
+
+    /// A request with a body, or one that may switch protocols: sent again only if it never went out.
+    async fn send(
         &self,
         request: Request<Upload>,
         upstream: &Upstream,
         client: Option<OnUpgrade>,
     ) -> Result<Response<Body>, ForwardError> {
-        let mut lease = self.pool.open(upstream).await?;
-        let answer = lease.sender.try_send_request(request);
+        let mut unsent = request;
+        if let Some(mut lease) = self.pool.reuse_sender(upstream) {
+            let answer = lease.connection.try_send_request(unsent);
+            match self.limited(pin!(answer)).await? {
+                Ok(response) => return self.accept(response, lease, client),
+                Err(mut failure) => match failure.take_message() {
+                    Some(request) => unsent = request,
+                    None => return Err(self.explain(failure.into_error())),
+                },
+            }
+        }
+        let mut lease = self.pool.open_sender(upstream).await?;
+        let answer = lease.connection.send_request(unsent);
         match self.limited(pin!(answer)).await? {
             Ok(response) => self.accept(response, lease, client),
-            Err(failure) => Err(self.explain(failure.into_error())),
+            Err(error) => Err(self.explain(error)),
         }
     }
 
@@ -127,26 +157,26 @@ impl Forwarder {
     fn accept(
         &self,
         mut response: Response<Incoming>,
-        lease: Lease,
+        lease: Lease<SendRequest<Upload>>,
         client: Option<OnUpgrade>,
     ) -> Result<Response<Body>, ForwardError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client) = client else { return Err(ForwardError::BadAnswer(None)) };
+            let Some(client) = client else { return Err(ForwardError::BadAnswer(UNASKED.into())) };
             let bot = hyper::upgrade::on(&mut response);
             tunnel::start(client, bot, Rc::clone(&self.ticks), self.limits.websocket_idle);
             return Ok(response.map(|_| Body::empty()));
         }
         headers::inward(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(|incoming| deliver(incoming, lease)))
+        Ok(response.map(|incoming| Body::incoming(incoming, lease)))
     }
 
     fn explain(&self, error: hyper::Error) -> ForwardError {
         match error.source().and_then(<dyn Error>::downcast_ref::<UploadError>) {
             Some(UploadError::TooLarge) => ForwardError::BodyTooLarge { bytes_max: self.limits.body_bytes_max },
             Some(UploadError::Client) => ForwardError::ClientGone,
-            None if error.is_parse() => ForwardError::BadAnswer(Some(error)),
-            None => ForwardError::BrokeBeforeFirstByte(error),
+            None if error.is_parse() => ForwardError::BadAnswer(error.into()),
+            None => ForwardError::broke(error),
         }
     }
 }
@@ -156,32 +186,11 @@ fn boxed<T>(work: impl Future<Output = T> + 'static) -> Pin<Box<dyn Future<Outpu
     Box::pin(work)
 }
 
-/// What may be sent once more after `failure` on a kept connection.
-fn again(
-    mut failure: TrySendError<Request<Upload>>,
-    spare: Option<Box<Request<Upload>>>,
-) -> Result<Request<Upload>, hyper::Error> {
-    if let Some(unsent) = failure.take_message() {
-        return Ok(unsent);
-    }
-    let error = failure.into_error();
-    match spare {
-        Some(spare) if !error.is_parse() && !error.is_user() => Ok(*spare),
-        _ => Err(error),
-    }
-}
+const UNASKED: &str = "it switches protocols, which nobody asked for";
 
-/// RFC 9110 §9.2.2: doing it twice is doing it once, and there is no body that would be gone.
-fn repeatable(request: &Request<Upload>) -> bool {
-    request.method().is_idempotent() && request.body().is_end_stream()
-}
-
-fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::empty());
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    copy
+fn passed_on(answer: Answer, lease: Lease<Wire>) -> Response<Body> {
+    let Answer { head, framing, keep } = answer;
+    head.map(|()| Body::wired(lease, framing, keep))
 }
 
 fn prepare(
@@ -193,8 +202,7 @@ fn prepare(
     bytes_max: u64,
 ) -> Request<Upload> {
     let (mut parts, body) = request.into_parts();
-    let host = if parts.headers.contains_key(http::header::HOST) { String::new() } else { upstream.to_string() };
-    headers::outward(&mut parts.headers, edits, peer, &host, websocket);
+    headers::outward(&mut parts.headers, edits, peer, upstream, websocket);
     if let Some(path) = &edits.path {
         parts.uri = Uri::from(path.clone());
     } else if parts.uri.authority().is_some() {
@@ -203,13 +211,4 @@ fn prepare(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Request::from_parts(parts, Upload::new(body, bytes_max))
-}
-
-/// A connection that is free already goes back at once; otherwise its answer's last byte brings it back.
-fn deliver(incoming: Incoming, lease: Lease) -> Body {
-    if lease.sender.is_ready() {
-        lease.give_back();
-        return Body::upstream(incoming, None);
-    }
-    Body::upstream(incoming, Some(lease))
 }

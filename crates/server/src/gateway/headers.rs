@@ -2,11 +2,11 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, HOST, TE, UPGRADE},
+    header::{CONNECTION, HOST, UPGRADE},
     uri::PathAndQuery,
 };
 
-use super::listen::Peer;
+use super::{listen::Peer, upstream::Upstream};
 
 /// Headers of ours that no client may send: they are removed before anybody reads them.
 pub const PRIVATE_PREFIX: &str = "x-astrfleet-";
@@ -80,9 +80,8 @@ pub(super) fn scrub(headers: &mut HeaderMap) {
     remove_where(headers, |name| name.starts_with(PRIVATE_PREFIX));
 }
 
-/// Makes a client's headers those of our own request. `host` stands in for a missing `Host` (HTTP/1.0).
-pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer, host: &str, websocket: bool) {
-    let trailers = headers.get(TE).is_some_and(|te| lists(te, "trailers"));
+/// Makes a client's headers those of our own request. `upstream` stands in for a missing `Host` (HTTP/1.0).
+pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer, upstream: &Upstream, websocket: bool) {
     let earlier = if edits.trust_forwarded { headers.get(&FORWARDED_FOR).cloned() } else { None };
     hop_by_hop(headers, !edits.trust_forwarded);
     for name in &edits.remove {
@@ -91,9 +90,6 @@ pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer,
     if websocket {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    } else if trailers {
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
-        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     let client = match earlier {
         Some(earlier) => appended(&earlier, &peer.forwarded_for),
@@ -110,7 +106,7 @@ pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer,
         headers.insert(FORWARDED_HOST, theirs);
     }
     if !headers.contains_key(HOST)
-        && let Ok(host) = HeaderValue::from_str(host)
+        && let Ok(host) = HeaderValue::try_from(upstream.to_string())
     {
         headers.insert(HOST, host);
     }
@@ -124,6 +120,20 @@ pub(super) fn inward(headers: &mut HeaderMap) {
     hop_by_hop(headers, false);
 }
 
+/// Whether the header ends at this hop whatever `Connection` says.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    kind(name.as_str()) == Kind::HopByHop
+}
+
+/// Removes what a `Connection` header names.
+pub(super) fn remove_listed(headers: &mut HeaderMap, connection: &HeaderValue) {
+    let Ok(listed) = connection.to_str() else { return };
+    for name in listed.split(',').filter_map(|name| name.trim().parse::<HeaderName>().ok()).filter(|name| *name != HOST)
+    {
+        headers.remove(name);
+    }
+}
+
 /// The request asks to become a WebSocket (RFC 6455 §4.1).
 pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
@@ -131,10 +141,13 @@ pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
 }
 
 fn hop_by_hop(headers: &mut HeaderMap, forwarded: bool) {
-    if let Some(value) = headers.get(CONNECTION)
-        && names_headers(value.as_bytes())
-    {
-        remove_named(headers);
+    if headers.contains_key(CONNECTION) {
+        let listing: Vec<HeaderValue> =
+            headers.get_all(CONNECTION).iter().filter(|value| names_headers(value.as_bytes())).cloned().collect();
+        headers.remove(CONNECTION);
+        for value in &listing {
+            remove_listed(headers, value);
+        }
     }
     remove_where(headers, |name| match kind(name) {
         Kind::HopByHop => true,
@@ -144,22 +157,8 @@ fn hop_by_hop(headers: &mut HeaderMap, forwarded: bool) {
 }
 
 /// `close` and `keep-alive` are all that most clients ever say.
-fn names_headers(value: &[u8]) -> bool {
+pub(super) fn names_headers(value: &[u8]) -> bool {
     !value.eq_ignore_ascii_case(b"keep-alive") && !value.eq_ignore_ascii_case(b"close")
-}
-
-fn remove_named(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .filter(|name| *name != HOST)
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
 }
 
 /// Looks through all names first: most requests have nothing to remove, and looking allocates nothing.
@@ -173,7 +172,7 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
     }
 }
 
-fn lists(value: &HeaderValue, word: &str) -> bool {
+pub(super) fn lists(value: &HeaderValue, word: &str) -> bool {
     value.to_str().is_ok_and(|value| {
         value.split(',').any(|item| item.split(';').next().is_some_and(|item| item.trim().eq_ignore_ascii_case(word)))
     })
@@ -199,6 +198,10 @@ mod tests {
         Peer::new("203.0.113.9:4711".parse().unwrap())
     }
 
+    fn upstream() -> Upstream {
+        Upstream::Name("127.0.0.1:6185".into())
+    }
+
     #[test]
     fn hop_by_hop_headers_and_those_named_in_connection_stay_behind() {
         let mut headers = map(&[
@@ -214,7 +217,7 @@ mod tests {
             ("expect", "100-continue"),
             ("accept", "*/*"),
         ]);
-        outward(&mut headers, &HeaderEdits::default(), &peer(), "u:1", false);
+        outward(&mut headers, &HeaderEdits::default(), &peer(), &upstream(), false);
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["accept", "host", "x-forwarded-for", "x-forwarded-proto"]);
@@ -232,7 +235,7 @@ mod tests {
             ("x-real-ip", "1.1.1.1"),
         ];
         let mut headers = map(&spoofed);
-        outward(&mut headers, &HeaderEdits::default(), &peer(), "u:1", false);
+        outward(&mut headers, &HeaderEdits::default(), &peer(), &upstream(), false);
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert!(
@@ -243,7 +246,7 @@ mod tests {
 
         let mut headers = map(&spoofed);
         let trusting = HeaderEdits { trust_forwarded: true, ..HeaderEdits::default() };
-        outward(&mut headers, &trusting, &peer(), "u:1", false);
+        outward(&mut headers, &trusting, &peer(), &upstream(), false);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 203.0.113.9");
         assert_eq!(headers["x-forwarded-proto"], "https");
     }
@@ -257,7 +260,7 @@ mod tests {
             set: vec![(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer ours"))],
             ..HeaderEdits::default()
         };
-        outward(&mut headers, &edits, &peer(), "u:1", false);
+        outward(&mut headers, &edits, &peer(), &upstream(), false);
         assert_eq!(headers["host"], "bot.local");
         assert_eq!(headers["x-forwarded-host"], "a.example");
         assert_eq!(headers["authorization"], "Bearer ours");
@@ -267,7 +270,7 @@ mod tests {
     #[test]
     fn a_missing_host_is_the_upstreams() {
         let mut headers = HeaderMap::new();
-        outward(&mut headers, &HeaderEdits::default(), &peer(), "127.0.0.1:6185", false);
+        outward(&mut headers, &HeaderEdits::default(), &peer(), &upstream(), false);
         assert_eq!(headers["host"], "127.0.0.1:6185");
     }
 

@@ -9,6 +9,7 @@ mod admission;
 mod arrival;
 mod bind;
 pub mod body;
+mod chunked;
 mod connection;
 pub mod dashboard;
 mod describe;
@@ -32,6 +33,7 @@ mod trace;
 mod tunnel;
 pub mod upstream;
 mod visit;
+mod wire;
 
 use std::{
     sync::{

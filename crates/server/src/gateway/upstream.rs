@@ -5,6 +5,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    error::Error,
     fmt, io,
     net::SocketAddr,
     rc::Rc,
@@ -22,7 +23,8 @@ use tokio::net::TcpStream;
 use super::{
     body::Upload,
     connection::{Socket, Track},
-    ticks::{Overdue, TICK, Ticks, count},
+    ticks::{Overdue, Ticks, count},
+    wire::{Wire, WireError},
 };
 
 /// Where a request is passed on to. Cheap to clone.
@@ -49,6 +51,9 @@ impl fmt::Display for Upstream {
     }
 }
 
+/// What went wrong below.
+type BoxError = Box<dyn Error + Send + Sync>;
+
 /// Why a request could not be passed on, or its answer not passed back.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -69,10 +74,10 @@ pub enum ForwardError {
     ResponseTimeout,
     /// The request was sent, at least in part, and the connection ended before an answer began.
     #[error("the upstream closed the connection before it answered")]
-    BrokeBeforeFirstByte(#[source] hyper::Error),
+    BrokeBeforeFirstByte(#[source] BoxError),
     /// The answer is not HTTP, or switches to a protocol that nobody asked for.
     #[error("the upstream's answer is not valid")]
-    BadAnswer(#[source] Option<hyper::Error>),
+    BadAnswer(#[source] BoxError),
     /// The client's body is larger than allowed.
     #[error("the body is larger than {bytes_max} bytes")]
     BodyTooLarge {
@@ -87,6 +92,21 @@ pub enum ForwardError {
     Crashed(#[source] tokio::task::JoinError),
 }
 
+impl ForwardError {
+    pub(super) fn broke(error: hyper::Error) -> Self {
+        Self::BrokeBeforeFirstByte(error.into())
+    }
+}
+
+impl From<WireError> for ForwardError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Broken(_) => Self::BrokeBeforeFirstByte(error.into()),
+            WireError::Invalid(_) => Self::BadAnswer(error.into()),
+        }
+    }
+}
+
 /// Limits of one worker's pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
@@ -94,9 +114,6 @@ pub struct PoolLimits {
     pub idle_max: usize,
     /// For how long such a connection is kept.
     pub idle_for: Duration,
-    /// For how long a kept connection is trusted to be open still. No server's keep-alive ends sooner, so nothing is prepared
-    /// for a second try over a new connection.
-    pub trusted_for: Duration,
     /// Connections to one upstream at a time, those in use included.
     pub open_max: usize,
     /// For how long a connection may take to be made, its name's lookup included.
@@ -105,13 +122,7 @@ pub struct PoolLimits {
 
 impl Default for PoolLimits {
     fn default() -> Self {
-        Self {
-            idle_max: 256,
-            idle_for: Duration::from_mins(1),
-            trusted_for: Duration::from_millis(500),
-            open_max: 4096,
-            connect: Duration::from_secs(5),
-        }
+        Self { idle_max: 256, idle_for: Duration::from_mins(1), open_max: 4096, connect: Duration::from_secs(5) }
     }
 }
 
@@ -120,48 +131,67 @@ impl Default for PoolLimits {
 pub struct Pool {
     sites: RefCell<HashMap<Upstream, Rc<Site>>>,
     limits: PoolLimits,
-    trusted_ticks: u32,
     ticks: Rc<Ticks>,
 }
 
 #[derive(Debug)]
 struct Site {
     upstream: Upstream,
-    idle: RefCell<Vec<Idle>>,
+    /// For requests without a body.
+    wires: Shelf<Wire>,
+    /// For requests with one, whose sending and whose answer may overlap: hyper drives these.
+    senders: Shelf<SendRequest<Upload>>,
     open: Arc<AtomicUsize>,
     idle_max: usize,
     ticks: Rc<Ticks>,
 }
 
+/// Connections that wait for a request, the one used last at the end.
+type Shelf<T> = RefCell<Vec<Kept<T>>>;
+
 #[derive(Debug)]
-struct Idle {
-    sender: SendRequest<Upload>,
+struct Kept<T> {
+    connection: T,
     since: u32,
+}
+
+impl Site {
+    fn keep<T>(&self, place: &Shelf<T>, connection: T) {
+        let mut kept = place.borrow_mut();
+        if kept.len() < self.idle_max {
+            kept.push(Kept { connection, since: self.ticks.now() });
+        }
+    }
 }
 
 /// The right to one connection, until it is given back or dropped (which closes it).
 #[derive(Debug)]
-pub struct Lease {
-    pub(super) sender: SendRequest<Upload>,
-    /// The upstream will hardly have closed it since its last request.
-    pub(super) trusted: bool,
+pub struct Lease<T> {
+    pub(super) connection: T,
     site: Rc<Site>,
 }
 
-impl Lease {
+impl<T> Lease<T> {
     /// Where the connection leads.
     pub(super) fn upstream(&self) -> &Upstream {
         &self.site.upstream
     }
+}
 
+impl Lease<Wire> {
     /// Keeps the connection for the next request, when it may carry one.
     pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
+        if self.connection.is_clean() {
+            self.site.keep(&self.site.wires, self.connection);
         }
-        let mut idle = self.site.idle.borrow_mut();
-        if idle.len() < self.site.idle_max {
-            idle.push(Idle { sender: self.sender, since: self.site.ticks.now() });
+    }
+}
+
+impl Lease<SendRequest<Upload>> {
+    /// Keeps the connection for the next request, when it may carry one.
+    pub(super) fn give_back(self) {
+        if !self.connection.is_closed() {
+            self.site.keep(&self.site.senders, self.connection);
         }
     }
 }
@@ -170,55 +200,76 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(limits: PoolLimits, ticks: Rc<Ticks>) -> Self {
-        let trusted_ticks = u32::try_from(limits.trusted_for.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
-        Self { sites: RefCell::default(), limits, trusted_ticks, ticks }
+        Self { sites: RefCell::default(), limits, ticks }
     }
 
-    /// A kept connection that is ready now. The one used last, so that the others may grow old and go.
-    pub(super) fn reuse(&self, upstream: &Upstream) -> Option<Lease> {
+    /// A kept connection for a request without a body. The one used last, so that the others may grow old and go.
+    pub(super) fn reuse_wire(&self, upstream: &Upstream) -> Option<Lease<Wire>> {
         let sites = self.sites.borrow();
         let site = sites.get(upstream)?;
-        let mut idle = site.idle.borrow_mut();
-        while idle.last().is_some_and(|idle| idle.sender.is_closed()) {
-            idle.pop();
+        let mut kept = site.wires.borrow_mut();
+        loop {
+            let Kept { connection, .. } = kept.pop()?;
+            if connection.is_quiet() {
+                return Some(Lease { connection, site: Rc::clone(site) });
+            }
         }
-        let ready = idle.iter().rposition(|idle| idle.sender.is_ready())?;
-        let Idle { sender, since } = idle.remove(ready);
-        let trusted = self.ticks.now().saturating_sub(since) < self.trusted_ticks;
-        Some(Lease { sender, trusted, site: Rc::clone(site) })
     }
 
-    /// A new connection.
+    /// A kept connection for a request with a body.
+    pub(super) fn reuse_sender(&self, upstream: &Upstream) -> Option<Lease<SendRequest<Upload>>> {
+        let sites = self.sites.borrow();
+        let site = sites.get(upstream)?;
+        let mut kept = site.senders.borrow_mut();
+        let ready = kept.iter().rposition(|kept| kept.connection.is_ready())?;
+        let Kept { connection, .. } = kept.remove(ready);
+        Some(Lease { connection, site: Rc::clone(site) })
+    }
+
+    /// A new connection for a request without a body.
     ///
     /// # Errors
     /// One of those of [`ForwardError`] that say that the upstream has seen nothing.
-    pub(super) async fn open(&self, upstream: &Upstream) -> Result<Lease, ForwardError> {
+    pub(super) async fn open_wire(&self, upstream: &Upstream) -> Result<Lease<Wire>, ForwardError> {
         let site = self.site(upstream);
-        let place = Place::take(&site.open, self.limits.open_max)?;
-        let stream = match self.ticks.limit(self.limits.connect, connect(upstream)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(ForwardError::Refused),
-            Ok(Err(error)) => return Err(ForwardError::Unreachable(error)),
-            Err(Overdue) => return Err(ForwardError::ConnectTimeout),
-        };
-        let io = TokioIo::new(Socket::new(stream, place));
-        let (sender, connection) =
-            http1::Builder::new().handshake(io).await.map_err(ForwardError::BrokeBeforeFirstByte)?;
+        let connection = Wire::new(self.connect(&site).await?);
+        Ok(Lease { connection, site })
+    }
+
+    /// A new connection for a request with a body, or for one that may switch protocols.
+    ///
+    /// # Errors
+    /// One of those of [`ForwardError`] that say that the upstream has seen nothing.
+    pub(super) async fn open_sender(&self, upstream: &Upstream) -> Result<Lease<SendRequest<Upload>>, ForwardError> {
+        let site = self.site(upstream);
+        let io = TokioIo::new(self.connect(&site).await?);
+        let (connection, driver) = http1::Builder::new().handshake(io).await.map_err(ForwardError::broke)?;
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
+            if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "a connection to an upstream ended with an error");
             }
         });
-        Ok(Lease { sender, trusted: true, site })
+        Ok(Lease { connection, site })
+    }
+
+    async fn connect(&self, site: &Site) -> Result<Socket<Place>, ForwardError> {
+        let place = Place::take(&site.open, self.limits.open_max)?;
+        match self.ticks.limit(self.limits.connect, connect(&site.upstream)).await {
+            Ok(Ok(stream)) => Ok(Socket::new(stream, place)),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(ForwardError::Refused),
+            Ok(Err(error)) => Err(ForwardError::Unreachable(error)),
+            Err(Overdue) => Err(ForwardError::ConnectTimeout),
+        }
     }
 
     /// Drops kept connections that are closed or too old. To be called every second or so.
     pub fn sweep(&self) {
         let oldest = self.ticks.now().saturating_sub(count(self.limits.idle_for));
         self.sites.borrow_mut().retain(|_, site| {
-            let mut idle = site.idle.borrow_mut();
-            idle.retain(|idle| idle.since >= oldest && !idle.sender.is_closed());
-            !idle.is_empty() || site.open.load(Relaxed) > 0
+            let (mut wires, mut senders) = (site.wires.borrow_mut(), site.senders.borrow_mut());
+            wires.retain(|kept| kept.since >= oldest && kept.connection.is_quiet());
+            senders.retain(|kept| kept.since >= oldest && !kept.connection.is_closed());
+            site.open.load(Relaxed) > 0
         });
     }
 
@@ -228,7 +279,8 @@ impl Pool {
         }
         let site = Rc::new(Site {
             upstream: upstream.clone(),
-            idle: RefCell::default(),
+            wires: RefCell::default(),
+            senders: RefCell::default(),
             open: Arc::default(),
             idle_max: self.limits.idle_max,
             ticks: Rc::clone(&self.ticks),
@@ -249,7 +301,7 @@ async fn connect(upstream: &Upstream) -> io::Result<TcpStream> {
 
 /// One of the connections that an upstream may have, held by its socket.
 #[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Place {
     fn take(open: &Arc<AtomicUsize>, open_max: usize) -> Result<Self, ForwardError> {

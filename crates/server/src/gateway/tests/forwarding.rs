@@ -1,6 +1,6 @@
 //! What passes through, what does not, and what happens when either side goes away.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use tokio::io::AsyncWriteExt;
 
@@ -91,16 +91,10 @@ async fn the_answers_hop_by_hop_headers_stay_behind() {
     assert_eq!(client.until("0\r\n\r\n").await, "4\r\nrest\r\n0\r\n\r\n");
 }
 
-/// A gateway that takes every kept connection for one that may be closed.
-fn distrustful(upstream: SocketAddr) -> Gateway {
-    let pool = PoolLimits { trusted_for: Duration::ZERO, ..PoolLimits::default() };
-    Gateway::with(upstream, Settings { pool, ..Settings::default() })
-}
-
 #[tokio::test]
 async fn a_get_on_a_stale_connection_goes_out_once_more() {
     let (upstream, address) = listener().await;
-    let gateway = distrustful(address);
+    let gateway = Gateway::before(address);
     let served = tokio::spawn(async move {
         let mut stale = accept(&upstream).await;
         serve_once(&mut stale).await;
@@ -116,7 +110,7 @@ async fn a_get_on_a_stale_connection_goes_out_once_more() {
 #[tokio::test]
 async fn once_more_is_not_twice_more() {
     let (upstream, address) = listener().await;
-    let gateway = distrustful(address);
+    let gateway = Gateway::before(address);
     let served = tokio::spawn(async move {
         let mut stale = accept(&upstream).await;
         serve_once(&mut stale).await;
@@ -133,10 +127,10 @@ async fn once_more_is_not_twice_more() {
     assert_eq!(first_in_line, probe.local_addr().unwrap(), "the gateway tried a third time");
 }
 
-#[tokio::test]
-async fn a_post_that_went_out_is_never_sent_again() {
+/// The gateway's connection breaks after `request` went out for the second time: it must not try again.
+async fn is_not_repeated(request: &str) {
     let (upstream, address) = listener().await;
-    let gateway = distrustful(address);
+    let gateway = Gateway::before(address);
     let served = tokio::spawn(async move {
         let mut stale = accept(&upstream).await;
         serve_once(&mut stale).await;
@@ -144,37 +138,150 @@ async fn a_post_that_went_out_is_never_sent_again() {
         drop(stale);
         upstream
     });
-    assert_eq!(status(&gateway.ask(GET).await), 200);
-    let answer = gateway.ask(POST).await;
+    assert_eq!(status(&gateway.ask(request).await), 200);
+    let answer = gateway.ask(request).await;
     assert_eq!(status(&answer), 502);
     assert!(answer.ends_with("closed the connection before it answered"), "{answer}");
     let upstream = soon(served).await.unwrap();
     let probe = tokio::net::TcpStream::connect(upstream.local_addr().unwrap()).await.unwrap();
     let (_, first_in_line) = soon(upstream.accept()).await.unwrap();
-    assert_eq!(first_in_line, probe.local_addr().unwrap(), "the gateway sent the POST again");
+    assert_eq!(first_in_line, probe.local_addr().unwrap(), "the gateway sent it again");
 }
 
 #[tokio::test]
-async fn a_connection_known_to_be_closed_is_not_used() {
+async fn a_post_that_went_out_is_never_sent_again() {
+    is_not_repeated(POST).await;
+    is_not_repeated("POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_upstream_closed_is_let_go_and_not_used() {
+    for request in [GET, POST] {
+        let (upstream, address) = listener().await;
+        let gateway = Gateway::before(address);
+        let served = tokio::spawn(async move {
+            let mut first = accept(&upstream).await;
+            serve_once(&mut first).await;
+            first.0.shutdown().await.unwrap();
+            first.closed().await;
+            serve_once(&mut accept(&upstream).await).await
+        });
+        assert_eq!(status(&gateway.ask(request).await), 200);
+        // The second connection is taken only after the gateway has let go of the first.
+        assert_eq!(status(&gateway.ask(request).await), 200);
+        soon(served).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_post_without_a_body_says_so() {
+    let (upstream, address) = listener().await;
+    let gateway = Gateway::before(address);
+    let served = tokio::spawn(async move { serve_once(&mut accept(&upstream).await).await });
+    assert_eq!(status(&gateway.ask("POST /a HTTP/1.1\r\nHost: a\r\n\r\n").await), 200);
+    assert_eq!(header(&soon(served).await.unwrap(), "content-length"), Some("0"));
+}
+
+/// What a client gets for a GET when the upstream sends `answer` and nothing more, and whether the connection is kept.
+async fn passed(answer: &str) -> (String, bool) {
+    let answer = answer.to_owned();
     let (upstream, address) = listener().await;
     let gateway = Gateway::before(address);
     let served = tokio::spawn(async move {
-        let mut first = accept(&upstream).await;
-        serve_once(&mut first).await;
-        first.0.shutdown().await.unwrap();
-        first.closed().await;
-        serve_once(&mut accept(&upstream).await).await
+        let mut wire = accept(&upstream).await;
+        wire.answer().await;
+        wire.send(&answer).await;
+        let next = tokio::select! {
+            seen = wire.head_or_end() => seen,
+            _ = upstream.accept() => false,
+        };
+        if next {
+            wire.send(OK).await;
+        }
+        next
     });
-    assert_eq!(status(&gateway.ask(GET).await), 200);
-    // The upstream takes the second connection only after the gateway has let go of the first.
     let mut client = gateway.connect().await;
-    client.send(POST).await;
-    let answer = client.answer().await;
-    if status(&answer) != 200 {
-        // It went out in the instant before the close was seen, and a POST is not repeated: then the next one must pass.
-        assert_eq!(status(&gateway.ask(POST).await), 200);
+    client.send(GET).await;
+    let got = client.answer().await;
+    let mut second = gateway.connect().await;
+    second.send(GET).await;
+    (got, soon(served).await.unwrap())
+}
+
+#[tokio::test]
+async fn an_answer_with_one_certain_end_keeps_its_connection() {
+    for kept in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 77\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi",
+    ] {
+        let (got, is_kept) = passed(kept).await;
+        assert!(is_kept && (status(&got) == 304 || !got.contains("77")), "{kept:?} became {got:?}");
     }
-    assert!(soon(served).await.unwrap().ends_with("body"));
+}
+
+#[tokio::test]
+async fn an_answer_with_a_doubtful_end_does_not() {
+    for dropped in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi and more",
+    ] {
+        let (got, is_kept) = passed(dropped).await;
+        assert!(got.ends_with("\r\n\r\nhi") && !is_kept, "{dropped:?} became {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_can_be_read_in_two_ways_is_not_passed_on() {
+    for wrong in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nhi",
+        "HTTP/2 200 OK\r\n\r\n",
+    ] {
+        let (got, is_kept) = passed(wrong).await;
+        assert!(got.ends_with("the upstream's answer is not valid") && !is_kept, "{wrong:?} became {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_come_is_not_announced_and_ends_its_connection() {
+    for announced in ["Content-Length: 2", "Transfer-Encoding: chunked"] {
+        let (got, is_kept) = passed(&format!("HTTP/1.1 204 No Content\r\n{announced}\r\n\r\n")).await;
+        assert!(status(&got) == 204 && header(&got, "content-length").is_none() && !is_kept, "{announced}: {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_ends_the_chunks_count_and_the_length_stays_behind() {
+    let (upstream, address) = listener().await;
+    let gateway = Gateway::before(address);
+    let served = tokio::spawn(async move {
+        let mut wire = accept(&upstream).await;
+        wire.answer().await;
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+            .await;
+        wire.closed().await;
+    });
+    let mut client = gateway.connect().await;
+    client.send(GET).await;
+    let got = client.until("0\r\n\r\n").await;
+    assert!(got.ends_with("\r\n\r\n2\r\nhi\r\n0\r\n\r\n") && header(&got, "content-length").is_none(), "{got:?}");
+    soon(served).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_announced_without_end_is_not_awaited() {
+    let announced = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+    let (got, is_kept) = passed(&(announced.repeat(16) + ok)).await;
+    assert!(got.ends_with("\r\n\r\nhi") && is_kept, "{got:?}");
+    let (got, is_kept) = passed(&(announced.repeat(17) + ok)).await;
+    assert!(got.ends_with("the upstream's answer is not valid") && !is_kept, "{got:?}");
 }
 
 #[tokio::test]

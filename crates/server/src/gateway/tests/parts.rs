@@ -152,10 +152,22 @@ impl Wire {
         self.until("\r\n\r\n").await
     }
 
+    /// Whether another head comes before the connection ends.
+    pub async fn head_or_end(&mut self) -> bool {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            match soon(self.0.read_u8()).await {
+                Ok(byte) => seen.push(byte),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
     /// A whole message with `Content-Length` (or no body).
     pub async fn answer(&mut self) -> String {
         let head = self.head().await;
-        let mut body = vec![0; header(&head, "content-length").map_or(0, |length| length.parse().unwrap())];
+        let mut body = vec![0; length_of_body(&head)];
         soon(self.0.read_exact(&mut body)).await.unwrap();
         head + &String::from_utf8(body).unwrap()
     }
@@ -164,6 +176,14 @@ impl Wire {
     pub async fn closed(&mut self) {
         let mut rest = [0; 1024];
         while soon(self.0.read(&mut rest)).await.is_ok_and(|length| length > 0) {}
+    }
+}
+
+fn length_of_body(head: &str) -> usize {
+    if head.starts_with("HTTP/1.1 304") {
+        0
+    } else {
+        header(head, "content-length").map_or(0, |length| length.parse().unwrap())
     }
 }
 
