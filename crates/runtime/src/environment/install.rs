@@ -162,7 +162,8 @@ impl Step<'_> {
         let mut told = 0;
         let mut heard = |event: Event<'_>| match event {
             Event::Line(line) => done += u64::from(line.starts_with("Compiling ")),
-            Event::Tick if done > told => {
+            // A word each hundredth is enough.
+            Event::Tick if done > told + total / 100 => {
                 told = done;
                 (self.report)(Progress::Compiling { done: done.min(total), total });
             }
