@@ -45,6 +45,7 @@ fn spec(port: u16) -> BotSpec {
         failure_text: "The model does not answer.".to_owned(),
         memory_bytes: 640 << 20,
         cpu_milli: 2_000,
+        terms: "terms".to_owned(),
     }
 }
 
@@ -104,7 +105,7 @@ async fn a_real_bot_starts_is_taken_over_and_ends_in_order() {
     first.start(&spec).await.unwrap();
     drop(first);
     let second = driver();
-    let found = FoundBot { instance: spec.instance.clone(), generation: 7, port: spec.port };
+    let found = FoundBot { instance: spec.instance.clone(), generation: 7, port: spec.port, terms: spec.terms.clone() };
     assert_eq!(second.find().await.unwrap(), [found]);
     until_ready(&second, &spec).await;
     match second.status(&spec.instance).await.unwrap() {

@@ -84,6 +84,7 @@ impl World {
             failure_text: FAILURE_TEXT.into(),
             memory_bytes: 2 << 30,
             cpu_milli: 2_000,
+            terms: "terms".to_owned(),
         };
         let access = BotAccess {
             instance: spec.instance.clone(),

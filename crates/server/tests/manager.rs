@@ -313,6 +313,18 @@ async fn more_than_there_are_places_for_are_not_taken_over() {
 }
 
 #[tokio::test]
+async fn what_runs_with_settings_that_changed_is_started_again() {
+    let app = at_work(|_| {}).await;
+    let acme = app.tenant("acme").await;
+    let before = until_ready(&app, &acme).await;
+    is_killed(&app).await;
+    let again = app.restarted_with(|config| config.llm.model = "another".to_owned());
+    assert_eq!(works(&again).await, 0);
+    until(&again, &acme, |bot| bot.is_ready() && bot.generation > before.generation).await;
+    end(&again).await;
+}
+
+#[tokio::test]
 async fn all_are_stopped_at_the_end_and_wanted_as_before() {
     let app = at_work(|_| {}).await;
     let acme = app.tenant("acme").await;

@@ -27,6 +27,7 @@ pub struct FakeRuntime {
 #[derive(Default)]
 struct State {
     bots: BTreeMap<InstanceId, BotStatus>,
+    terms: BTreeMap<InstanceId, String>,
     starts: Vec<(InstanceId, i64)>,
     failures: VecDeque<String>,
     erased: Vec<InstanceId>,
@@ -102,7 +103,8 @@ impl Runtime for FakeRuntime {
         Ok(self.with(|state| {
             let found = |(instance, status): (&InstanceId, &BotStatus)| match status {
                 BotStatus::Running { generation, port, .. } => {
-                    Some(FoundBot { instance: instance.clone(), generation: *generation, port: *port })
+                    let terms = state.terms.get(instance).cloned().unwrap_or_default();
+                    Some(FoundBot { instance: instance.clone(), generation: *generation, port: *port, terms })
                 }
                 BotStatus::Absent | BotStatus::Exited { .. } => None,
             };
@@ -120,6 +122,7 @@ impl Runtime for FakeRuntime {
                 return Err(Error::unavailable("the bot", why));
             }
             state.starts.push((spec.instance.clone(), spec.generation));
+            state.terms.insert(spec.instance.clone(), spec.terms.clone());
             let (generation, port, memory_bytes) = (spec.generation, spec.port, 200_000_000);
             state.bots.insert(spec.instance.clone(), BotStatus::Running { generation, port, memory_bytes, since });
             Ok(())

@@ -40,6 +40,9 @@ pub struct BotSpec {
     pub memory_bytes: u64,
     /// Processor time, in thousandths of a core.
     pub cpu_milli: u32,
+    /// Stands for all of the above that its process keeps to its end. One that was started on other terms is not the one
+    /// that is wanted. Says nothing to who reads it.
+    pub terms: String,
 }
 
 /// What a driver sees of one bot.
@@ -78,6 +81,8 @@ pub struct FoundBot {
     pub generation: i64,
     /// Where it listens.
     pub port: u16,
+    /// [`BotSpec::terms`] of its start.
+    pub terms: String,
 }
 
 /// A line of a bot's log, without colour codes.

@@ -299,6 +299,7 @@ mod tests {
             failure_text: "something failed".to_owned(),
             memory_bytes: 0,
             cpu_milli: 0,
+            terms: "terms".to_owned(),
         }
     }
 

@@ -39,6 +39,8 @@ use crate::astrbot::config;
 pub(super) const GENERATION: &str = "ASTRFLEET_GENERATION";
 /// The variable that carries the port, for `AstrBot` and for us.
 pub(super) const PORT: &str = "DASHBOARD_PORT";
+/// The terms of the start.
+pub(super) const TERMS: &str = "ASTRFLEET_TERMS";
 /// Where programs are that a bot may start, after its own environment.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -78,16 +80,16 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &BotSpec) -> Result<()> {
             return Err(Error::unavailable("the bot's program", format!("{program}: {error}: {remedy}")));
         }
     };
-    let (process, child) = register(spec, &places, &ready.groups, child).await?;
+    let (record, child) = register(spec, &places, &ready.groups, child).await?;
     tracing::info!(
         instance = %spec.instance,
         tenant = %spec.tenant,
         generation = spec.generation,
         port = spec.port,
-        pid = process.pid,
+        pid = record.process.pid,
         "a bot was started"
     );
-    let run = Run::new(process, spec.generation, spec.port, shared.clock.now(), ready.groups);
+    let run = Run::new(record, shared.clock.now());
     running::attend(shared, &spec.instance, run, Some(child), ready.capture);
     Ok(())
 }
@@ -148,6 +150,7 @@ fn command(shared: &Shared, places: &Places, spec: &BotSpec, ready: &Ready) -> i
         .env("DASHBOARD_HOST", "127.0.0.1")
         .env(PORT, spec.port.to_string())
         .env(GENERATION, spec.generation.to_string())
+        .env(TERMS, &spec.terms)
         // For people who look at processes.
         .env("ASTRFLEET_BOT", spec.instance.as_str())
         .env("ASTRFLEET_TENANT", spec.tenant_name.replace('\0', ""))
@@ -163,25 +166,25 @@ fn command(shared: &Shared, places: &Places, spec: &BotSpec, ready: &Ready) -> i
 }
 
 /// Limits the process and records it. A process that cannot be recorded is not kept.
-async fn register(spec: &BotSpec, places: &Places, groups: &Groups, mut child: Child) -> Result<(Process, Child)> {
+async fn register(spec: &BotSpec, places: &Places, groups: &Groups, mut child: Child) -> Result<(Record, Child)> {
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let (places, groups, memory_bytes) = (places.clone(), groups.clone(), spec.memory_bytes);
-    let (generation, port) = (spec.generation, spec.port);
+    let (generation, port, terms) = (spec.generation, spec.port, spec.terms.clone());
     let recorded = tokio::task::spawn_blocking(move || {
         let process = pid.and_then(Process::of).ok_or_else(|| io::Error::other("it ended at once"))?;
         groups.apply(process, memory_bytes);
-        let record = Record { process, boot_id: linux::boot_id(), generation, port, groups };
+        let record = Record { process, boot_id: linux::boot_id(), generation, port, terms, groups };
         let recorded = places.write_record(&record);
         if recorded.is_err() {
             process.signal(Signal::KILL)?;
             record.groups.remove();
         }
-        recorded.map(|()| process)
+        recorded.map(|()| record)
     })
     .await
     .map_err(Error::internal)?;
     match recorded {
-        Ok(process) => Ok((process, child)),
+        Ok(record) => Ok((record, child)),
         Err(error) => {
             let _ = child.start_kill();
             let _ = child.wait().await;

@@ -35,6 +35,8 @@ pub(super) struct Record {
     pub boot_id: String,
     pub generation: i64,
     pub port: u16,
+    #[serde(default)]
+    pub terms: String,
     /// To be removed with it.
     #[serde(default)]
     pub groups: Groups,

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, blocking, capture::Capture, journal, limits::Groups, linux::Process, search};
+use super::{Shared, blocking, capture::Capture, journal, limits::Groups, linux::Process, places::Record, search};
 
 /// Of a bot that ended by itself.
 const LAST_LINES: usize = 20;
@@ -59,6 +59,7 @@ pub(super) struct Run {
     pub process: Process,
     pub generation: i64,
     pub port: u16,
+    pub terms: String,
     pub since: Timestamp,
     pub groups: Groups,
     /// Whether it was asked to end.
@@ -89,8 +90,9 @@ impl Slot {
 }
 
 impl Run {
-    pub(super) fn new(process: Process, generation: i64, port: u16, since: Timestamp, groups: Groups) -> Self {
-        Self { process, generation, port, since, groups, asked: Arc::default(), over: watch::Sender::new(false) }
+    pub(super) fn new(record: Record, since: Timestamp) -> Self {
+        let Record { process, boot_id: _, generation, port, terms, groups } = record;
+        Self { process, generation, port, terms, since, groups, asked: Arc::default(), over: watch::Sender::new(false) }
     }
 
     async fn wait_over(&self) {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{
     Shared, blocking,
     capture::Capture,
-    launch::{GENERATION, PORT},
+    launch::{GENERATION, PORT, TERMS},
     limits::Groups,
     linux::{self, Process},
     places::{self, Places, Record},
@@ -49,7 +49,7 @@ pub(super) async fn find(shared: &Arc<Shared>) -> Result<Vec<FoundBot>> {
             }
         }
         if let Some(run) = slot.running() {
-            found.push(FoundBot { instance, generation: run.generation, port: run.port });
+            found.push(FoundBot { instance, generation: run.generation, port: run.port, terms: run.terms });
         }
     }
     Ok(found)
@@ -135,10 +135,11 @@ async fn take_over(shared: &Arc<Shared>, instance: &InstanceId, mut processes: V
             boot_id: linux::boot_id(),
             generation: number(GENERATION),
             port: u16::try_from(number(PORT)).unwrap_or_default(),
+            terms: environment.get(TERMS).cloned().unwrap_or_default(),
             groups: Groups::of(process, &group),
         });
         places.write_record(&record)?;
-        let run = Run::new(process, record.generation, record.port, process.since(), record.groups);
+        let run = Run::new(record, process.since());
         Ok((run, Capture::open(&places, around, followers)?))
     })
     .await?;

@@ -117,6 +117,7 @@ fn spec(number: u32) -> BotSpec {
         failure_text: "failed".to_owned(),
         memory_bytes: 256 << 20,
         cpu_milli: 500,
+        terms: "terms".to_owned(),
     }
 }
 
@@ -266,6 +267,7 @@ async fn the_next_driver_takes_over_what_runs() {
         instance: spec.instance.clone(),
         generation: spec.generation,
         port: spec.port,
+        terms: spec.terms.clone(),
     });
     assert_eq!(found, expected);
     assert!(is_conflict(&second.start(&recorded).await));

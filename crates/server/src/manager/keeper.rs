@@ -8,7 +8,7 @@ use astrfleet_core::{
     Error, Result,
     id::{InstanceId, TenantId},
     instance::{Event, Instance, Observed},
-    ports::{BotClient, BotSpec, BotStatus},
+    ports::{BotClient, BotStatus},
     tenant::Tenant,
     time::Timestamp,
 };
@@ -190,22 +190,8 @@ impl Keeper {
             return Ok(Next::AtOnce);
         }
         let instance = if begins { self.note(&instance, Event::ProvisioningBegan, "").await? } else { instance };
-        let plan = service.tenants.plan(tenant)?;
         let (instance, port) = service.renew(instance).await?;
-        let spec = BotSpec {
-            instance: instance.id.clone(),
-            tenant: instance.tenant_id.clone(),
-            tenant_name: tenant.name.clone(),
-            generation: instance.generation,
-            port,
-            llm_base_url: service.llm_base_url()?,
-            llm_key: base.secrets.llm_key(&instance.id, instance.secrets_version)?,
-            model: base.config.llm.model.clone(),
-            jwt_secret: base.secrets.bot_jwt(&instance.id, instance.secrets_version)?,
-            failure_text: base.secrets.failure_text()?,
-            memory_bytes: plan.bot_memory_bytes,
-            cpu_milli: plan.bot_cpu_milli,
-        };
+        let spec = service.spec(&instance, tenant, port)?;
         if let Err(error) = base.runtime.start(&spec).await {
             let give_up = instance.restarts.saturating_add(1) >= base.config.manager.max_restarts;
             self.note_exit(&instance, &format!("it could not be started: {}", chain(&error)), give_up).await?;

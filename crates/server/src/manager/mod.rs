@@ -7,6 +7,7 @@ mod decide;
 mod keeper;
 mod operate;
 mod permit;
+mod spec;
 mod take_over;
 mod talk;
 

@@ -9,10 +9,13 @@ use astrfleet_core::{
     instance::{Desired, Event, Instance, Observed},
     ports::FoundBot,
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
 
 use super::{Service, WRITE_ATTEMPTS};
 use crate::problem::chain;
+
+/// Bots that are stopped at the same time, where an earlier run left some that are not wanted so.
+const STOPS_AT_ONCE: usize = 16;
 
 impl Service {
     /// Finds the bots that an earlier run of the platform left running: those that are wanted are kept, as far as there
@@ -23,14 +26,15 @@ impl Service {
     pub async fn adopt(&self) -> Result<usize> {
         let mut found: HashMap<InstanceId, FoundBot> =
             self.base.runtime.find().await?.into_iter().map(|bot| (bot.instance.clone(), bot)).collect();
-        let mut adopted = 0;
-        for instance in self.all_instances().await? {
-            let running = found.remove(&instance.id);
-            self.know(&instance);
-            if self.take_over(instance, running).await? {
-                adopted += 1;
-            }
-        }
+        let kept = stream::iter(self.all_instances().await?)
+            .map(|instance| {
+                let running = found.remove(&instance.id);
+                self.know(&instance);
+                self.take_over(instance, running)
+            })
+            .buffer_unordered(STOPS_AT_ONCE)
+            .try_fold(0, async |kept, runs_on| Ok(kept + usize::from(runs_on)))
+            .await?;
         // Bots of which nothing is stored any more.
         for stray in found.into_keys() {
             tracing::warn!(instance_id = %stray, "a bot runs that belongs to nobody: it is stopped");
@@ -38,13 +42,17 @@ impl Service {
                 tracing::error!(instance_id = %stray, error = chain(&error), "a bot that belongs to nobody could not be stopped");
             }
         }
-        Ok(adopted)
+        Ok(kept)
     }
 
     /// Returns whether it runs on.
     async fn take_over(&self, instance: Instance, running: Option<FoundBot>) -> Result<bool> {
         let now = self.base.clock.now();
-        if let Some(bot) = running.as_ref().filter(|bot| may_run_on(&instance, bot)) {
+        let kept = match &running {
+            Some(bot) if self.may_run_on(&instance, bot).await? => Some(bot),
+            _ => None,
+        };
+        if let Some(bot) = kept {
             // Places are for what runs: without one, it waits for one.
             if let Ok(place) = self.places.clone().try_acquire_owned() {
                 let kept = Instance { port: Some(bot.port), ..instance };
@@ -76,6 +84,22 @@ impl Service {
         };
         self.write_if_changed(&Instance { port: None, ..ended }).await?;
         Ok(false)
+    }
+
+    /// It is wanted, and was started as it would be now: with the same limits, keys and addresses.
+    async fn may_run_on(&self, instance: &Instance, bot: &FoundBot) -> Result<bool> {
+        let is_wanted = instance.desired == Desired::Running
+            && bot.generation == instance.generation
+            && (instance.observed == Observed::Pending || has_process(instance.observed));
+        if !is_wanted {
+            return Ok(false);
+        }
+        let tenant = self.tenants.resolve(instance.tenant_id.as_str()).await?;
+        let same = self.spec(instance, &tenant, bot.port)?.terms == bot.terms;
+        if !same {
+            tracing::info!(instance_id = %instance.id, "a bot runs with settings that have changed: it is started again");
+        }
+        Ok(same)
     }
 
     async fn write_if_changed(&self, instance: &Instance) -> Result<()> {
@@ -131,12 +155,6 @@ impl Service {
         let ended = instance.after(Event::Exited, "the platform was stopped", self.base.clock.now())?;
         self.write(&Instance { port: None, ..ended }).await.map(|_| ())
     }
-}
-
-fn may_run_on(instance: &Instance, bot: &FoundBot) -> bool {
-    instance.desired == Desired::Running
-        && bot.generation == instance.generation
-        && (instance.observed == Observed::Pending || has_process(instance.observed))
 }
 
 /// Whether a process of it may run.

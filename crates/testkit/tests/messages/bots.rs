@@ -116,6 +116,7 @@ impl Run {
 struct Process {
     generation: i64,
     port: u16,
+    terms: String,
     since: Timestamp,
     runs: Vec<Run>,
     alive: bool,
@@ -318,6 +319,7 @@ impl Runtime for FleetPorts {
                 instance: instance.clone(),
                 generation: process.generation,
                 port: process.port,
+                terms: process.terms.clone(),
             })
             .collect())
     }
@@ -330,6 +332,7 @@ impl Runtime for FleetPorts {
         let process = Process {
             generation: spec.generation,
             port: spec.port,
+            terms: spec.terms.clone(),
             since: self.0.clock.now(),
             runs: Vec::new(),
             alive: true,
