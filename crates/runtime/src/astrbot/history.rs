@@ -23,10 +23,7 @@ pub(super) async fn read(bot: &Connection, end_user: &str, session: &str) -> Res
         Err(failure) => return Err(failure.into()),
     };
     let lines = answer["history"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut records: Vec<_> = lines
-        .iter()
-        .filter_map(|line| record(line, &bot.shared.failure_text))
-        .collect();
+    let mut records: Vec<_> = lines.iter().filter_map(|line| record(line, &bot.shared.failure_text)).collect();
     records.sort_by_key(|line| line.record);
     Ok(records)
 }
