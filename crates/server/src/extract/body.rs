@@ -55,7 +55,8 @@ fn misread(rejection: &JsonRejection, bytes: &[u8]) -> Problem {
     if !is_of_another_shape {
         return Problem::new("malformed", format!("the body is not JSON: {text}"));
     }
-    // The text is "Failed to …: path: cause": the rest is for the caller.
+    // The text is "Failed to …: path: cause at line 1 column 2": the path and the cause are for the caller.
     let cause = text.split_once(": ").map_or(text.as_str(), |(_, cause)| cause);
+    let cause = cause.rsplit_once(" at line ").map_or(cause, |(cause, _)| cause);
     Problem { field: Some("body".to_owned()), ..Problem::new("invalid", format!("body: {cause}")) }
 }

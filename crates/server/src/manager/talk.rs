@@ -33,7 +33,7 @@ impl Service {
         match self.route(&tenant.id) {
             Route::Ready { access, .. } => Ok(self.base.bots.client(&access)),
             Route::NotReady { observed, reason } => Err(Error::conflict(format!(
-                "this takes a bot that is ready, and {}: see `GET …/instance`, and start it if it is stopped",
+                "this takes a bot that is ready: wait (`GET …/instance` shows it), or start it; now {}",
                 in_words(observed, &reason)
             ))),
         }

@@ -290,8 +290,16 @@ fn asleep(asked: &Asked, observed: Observed, reason: &str) -> Refused {
 fn with_token(uri: &Uri, token: &SecretString) -> PathAndQuery {
     let others = uri.query().into_iter().flat_map(|query| query.split('&'));
     let kept = others.filter(|pair| !matches!(pair.split('=').next(), Some("token" | "api_key" | "key" | "")));
-    let query = kept.chain([format!("token={}", token.expose_secret()).as_str()]).collect::<Vec<_>>().join("&");
+    let ours = format!("token={}", escaped(token.expose_secret()));
+    let query = kept.chain([ours.as_str()]).collect::<Vec<_>>().join("&");
     PathAndQuery::try_from(format!("{}?{query}", uri.path())).unwrap_or(PathAndQuery::from_static("/"))
+}
+
+/// As the value of a query's parameter (RFC 3986 §2.3).
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let escaped = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(escaped).collect()
 }
 
 #[cfg(test)]
@@ -305,5 +313,6 @@ mod tests {
         assert_eq!(target("/ws?token=theirs&a=1"), "/ws?a=1&token=made.by.us");
         assert_eq!(target("/ws?api_key=abk_1&%74oken=x"), "/ws?%74oken=x&token=made.by.us");
         assert_eq!(target("/ws"), "/ws?token=made.by.us");
+        assert_eq!(with_token(&"/ws".parse().unwrap(), &"a b&c".into()), "/ws?token=a%20b%26c");
     }
 }
