@@ -126,7 +126,7 @@ impl Target {
             .clone()
             .or_else(|| self.local(environment).map(|local| local.url))
             .or_else(|| Self::stored(environment).map(|stored| stored.url))
-            .context("which platform? Name it with --url")?;
+            .context("no platform runs here: start one with `astrfleet up`, or name another with --url")?;
         Client::new(&url, None)
     }
 

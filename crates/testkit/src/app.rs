@@ -313,6 +313,16 @@ impl TestApp {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
+    /// Takes requests in on a port of its own too, until the test ends: for whatever comes over the network. Returns its
+    /// address.
+    pub async fn serve(&self) -> String {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = self.router.clone().into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(axum::serve(listener, service).into_future());
+        url
+    }
+
     /// A new user with [`PASSWORD`].
     pub async fn user(&self, email: &str, platform_admin: bool) -> User {
         let now = self.clock.now();
