@@ -1,7 +1,7 @@
 // The real binary as its users start it, with a folder of its own, two tenants, and their real bots.
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -36,6 +36,7 @@ export class Platform {
       { env: { ...inherited, ...own }, stdio: ['ignore', 'pipe', 'pipe'] },
     );
     platform.log = [];
+    platform.bots = {};
     const events = [];
     createInterface({ input: platform.process.stderr }).on('line', (line) => platform.log.push(line));
     createInterface({ input: platform.process.stdout }).on('line', (line) => events.push(JSON.parse(line)));
@@ -74,6 +75,7 @@ export class Platform {
     await until(`the bot of ${name}`, async () => {
       const bot = await this.get(`/tenants/${name}/instance`);
       if (bot.observed === 'failed') throw new Error(bot.reason);
+      this.bots[name] = bot.id;
       return bot.ready;
     });
   }
@@ -86,6 +88,12 @@ export class Platform {
   /** The address of a bot's own host. */
   host(name) {
     return `http://${name}.localhost:${new URL(this.url).port}`;
+  }
+
+  /** What a bot keeps as its configuration, as it is on the disk. */
+  configOf(name) {
+    const file = join(this.folder, 'data', 'bots', this.bots[name], 'data', 'cmd_config.json');
+    return JSON.parse(readFileSync(file, 'utf8').replace(/^\uFEFF/, ''));
   }
 
   async stop() {

@@ -46,6 +46,7 @@ async fn whatever_fails_is_a_problem() {
         (Method::GET, "//nothing/here", 404, "not_found"),
         (Method::DELETE, "//health", 405, "method_not_allowed"),
         (Method::GET, "/tenants/%ff", 404, "not_found"),
+        (Method::GET, "/tenants?limit=many", 400, "invalid"),
     ] {
         let answer = test.send(method, &owner, path, None, &[]).await;
         assert_eq!((answer.status, answer.code()), (status, code), "{path}: {}", answer.text);

@@ -111,11 +111,11 @@ impl Bots for FakeBots {
     }
 
     fn token(&self, access: &BotAccess, person: &str) -> Result<SecretString> {
-        Ok(format!("token of {person} for {}", access.instance).into())
+        Ok(format!("token-of-{person}-for-{}", access.instance).into())
     }
 
     fn holds_platform_values(&self, path: &str) -> bool {
-        path.contains("system-config")
+        path.contains("system-config") || path.contains("provider-sources")
     }
 
     fn mask_dashboard_answer(&self, _: &str, mut body: Value) -> Value {
@@ -209,7 +209,10 @@ impl BotClient for FakeBot {
         }))
     }
 
-    async fn restore_dashboard_request(&self, _: &str, _: &str, mut body: Value) -> Result<Value> {
+    async fn restore_dashboard_request(&self, method: &str, _: &str, mut body: Value) -> Result<Value> {
+        if method == "GET" {
+            return Ok(body);
+        }
         body["restored"] = true.into();
         Ok(body)
     }

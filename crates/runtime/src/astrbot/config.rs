@@ -28,15 +28,22 @@ pub const PLATFORM_PROVIDER_ID: &str = "platform";
 /// it, and whoever talks to the bot creates it through the API once it is ready. Until then the bot uses its own.
 pub const PLATFORM_PERSONA_ID: &str = "platform";
 
-/// What else is the platform's, as dotted paths: set at every start, never the tenant's to read or change.
+/// What else is the platform's, as dotted paths: set at every start, never the tenant's to read or change. Among it is
+/// where files are written and cleaned up, which may be anywhere on the machine, and what is reached without a proxy:
+/// through one of the tenant's, the key of our model gateway would be read.
 pub const OWNED_PATHS: &[&str] = &[
     "admins_id",
     "dashboard",
     "disable_metrics",
+    "log_file_enable",
+    "log_file_path",
     "log_level",
+    "no_proxy",
+    "pip_install_arg",
     "provider_settings.computer_use_runtime",
     "pypi_index_url",
     "t2i_endpoint",
+    "trace_db_path",
 ];
 
 /// No configuration of a person is that large: what is, is broken.
@@ -56,10 +63,13 @@ pub fn is_platform_source(source: &Value) -> bool {
     id(source) == Some(PLATFORM_PROVIDER_ID)
 }
 
-/// Whether an entry of `provider` is the platform's.
+/// Whether an entry of `provider` is the platform's, or says so: what uses the platform's source has its key, and may
+/// send it to another address.
 #[must_use]
 pub fn is_platform_provider(provider: &Value) -> bool {
-    id(provider).is_some_and(|id| id.strip_prefix(PLATFORM_PROVIDER_ID).is_some_and(|rest| rest.starts_with('/')))
+    let named = id(provider).and_then(|id| id.strip_prefix(PLATFORM_PROVIDER_ID));
+    let source = provider.get("provider_source_id").and_then(Value::as_str);
+    named.is_some_and(|rest| rest.starts_with('/')) || source == Some(PLATFORM_PROVIDER_ID)
 }
 
 /// Makes `root` a folder that `astrbot run` accepts, with the configuration for `spec`. Blocks: it waits for the disk.
@@ -97,8 +107,13 @@ pub fn merged(existing: Map<String, Value>, spec: &BotSpec, rng: &dyn Rng) -> Va
     config.insert("dashboard".to_owned(), dashboard(spec, rng));
     config.insert("admins_id".to_owned(), json!([]));
     config.insert("disable_metrics".to_owned(), json!(true));
+    config.insert("log_file_enable".to_owned(), json!(false));
+    config.insert("log_file_path".to_owned(), json!("logs/astrbot.log"));
     config.insert("log_level".to_owned(), json!("WARNING"));
+    config.insert("no_proxy".to_owned(), json!(["localhost", "127.0.0.1", "::1", host(&spec.llm_base_url)]));
+    config.insert("pip_install_arg".to_owned(), json!(""));
     config.insert("pypi_index_url".to_owned(), json!(""));
+    config.insert("trace_db_path".to_owned(), json!("logs/traces.db"));
     // Any address but its default keeps it from asking a public service for endpoints.
     config.insert("t2i_endpoint".to_owned(), json!("http://127.0.0.1:9/text2img"));
     object(&mut config, "provider_settings").insert("computer_use_runtime".to_owned(), json!("none"));
@@ -178,6 +193,15 @@ fn provider(spec: &BotSpec, id: &str) -> Value {
         "custom_extra_body": {},
         "enable": true,
     })
+}
+
+/// The host of an address, without its port.
+fn host(url: &str) -> &str {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
 }
 
 fn id(entry: &Value) -> Option<&str> {

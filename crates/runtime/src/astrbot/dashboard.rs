@@ -17,13 +17,18 @@ use super::{
 const NAMES: [&str; 5] = ["id", "source_id", "provider_id", "provider_source_id", "original_id"];
 /// Parts that the bot reads from its default profile alone: no other one needs their secrets.
 const OF_ALL_PROFILES: [&str; 4] = ["dashboard", "provider_sources", "provider", "platform"];
-/// What only tries a provider.
-const TRIES: [&str; 4] = ["test", "models", "embedding-dimension", "check_one"];
+/// Where a body holds a whole provider, or one to try.
+const WHOLE: [&str; 2] = ["config", "provider_config"];
+/// What only tries a provider, as it is.
+const TRIES: [&str; 3] = ["test", "models", "check_one"];
 
 /// The body as it may go to the bot.
 pub(super) async fn restore(bot: &Connection, method: &str, path: &str, mut body: Value) -> Result<Value> {
     if matches!(method, "GET" | "HEAD" | "OPTIONS") || !holds_platform_values(path) {
         return Ok(body);
+    }
+    if !body.is_object() && !body.is_null() {
+        return Err(Error::invalid("body", "must be a JSON object"));
     }
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let parts: Vec<String> =
@@ -85,10 +90,18 @@ fn names_platform(parts: &[&str], query: &str, body: &Value) -> bool {
     let in_query = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .any(|(name, value)| NAMES.contains(&name) && is_platform(&decoded(&value.replace('+', " "))));
+        .any(|(name, value)| NAMES.contains(&&*in_form(name)) && is_platform(&in_form(value)));
     let in_object =
         |object: &Value| NAMES.iter().filter_map(|name| object.get(name)).filter_map(Value::as_str).any(is_platform);
-    is_platform(&in_path) || in_query || in_object(body) || body.get("config").is_some_and(in_object)
+    is_platform(&in_path)
+        || in_query
+        || in_object(body)
+        || WHOLE.iter().filter_map(|name| body.get(name)).any(in_object)
+}
+
+/// A name or a value of a query, as it is meant.
+fn in_form(text: &str) -> String {
+    decoded(&text.replace('+', " "))
 }
 
 fn is_platform(id: &str) -> bool {
@@ -125,6 +138,13 @@ mod tests {
             (&["providers", "platform", "fast", "enabled"], "", json!({"enabled": false})),
             (&["provider-sources", "by-id"], "source_id=platform", Value::Null),
             (&["providers", "by-id"], "x=1&provider_id=platform%2Ffast", Value::Null),
+            (&["providers", "by-id"], "provider_id=own&provider%5Fid=+platform/fast", Value::Null),
+            (
+                &["providers", "platform", "fast", "embedding-dimension"],
+                "",
+                json!({"provider_config": {"api_base": "x"}}),
+            ),
+            (&["providers", "embedding-dimension"], "", json!({"provider_config": {"provider_source_id": "platform"}})),
             (&["provider-sources", "own"], "", json!({"config": {"id": "platform"}})),
             (&["providers"], "", json!({"config": {"id": "own/a", "provider_source_id": "platform"}})),
             (&["config", "provider_sources", "update"], "", json!({"original_id": "platform"})),

@@ -178,15 +178,14 @@ fn restore_entries(config: &mut Value, current: &Value, key: &str, is_platform: 
     entries.splice(0..0, own);
 }
 
-/// What an entry of a list was before: the one with its id, or the one in its place.
+/// What an entry of a list was before: the one with its id, or, where neither has one, the one in its place. What has
+/// lost its id is something new: it gets none of the secrets of what stood there.
 fn counterpart<'list>(value: &Value, position: usize, before: &'list [Value]) -> Option<&'list Value> {
-    let there = before.get(position);
-    match value.get("id") {
-        Some(id) if there.and_then(|there| there.get("id")) != Some(id) => {
-            before.iter().find(|before| before.get("id") == Some(id))
-        }
-        _ => there,
-    }
+    let there = before.get(position).filter(|there| there.get("id") == value.get("id"));
+    there.or_else(|| {
+        let id = value.get("id")?;
+        before.iter().find(|before| before.get("id") == Some(id))
+    })
 }
 
 fn is_of_platform(entry: &Map<String, Value>) -> bool {

@@ -96,6 +96,22 @@ proptest! {
 }
 
 #[test]
+fn a_secret_goes_to_none_that_takes_its_owners_place() {
+    let config = json!({
+        "provider_sources": [{"id": "platform", "key": [SEED], "api_base": "http://in"}],
+        "provider": [{"id": "platform/fast", "provider_source_id": "platform"}],
+    });
+    let mut written = json!({
+        "provider_sources": [{"key": ["***"], "api_base": "http://elsewhere"}],
+        "provider": [{"id": "own", "provider_source_id": "platform", "api_base": "http://elsewhere"}],
+    });
+    restore(&mut written, &config);
+    assert_eq!(written["provider_sources"][1]["key"], json!(["***"]), "{written}");
+    assert_eq!(written["provider_sources"][0], config["provider_sources"][0]);
+    assert_eq!(written["provider"], config["provider"]);
+}
+
+#[test]
 fn a_provider_as_the_bot_shows_it_has_no_key_of_ours() {
     let answer = json!({"data": {"providers": [
         {"id": "platform/fast", "provider_source_id": "platform", "model": "fast", "key": ["k"], "api_base": "http://in"},

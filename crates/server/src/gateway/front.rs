@@ -8,7 +8,7 @@ use astrfleet_core::{
     ports::{Limit, Verdict},
 };
 use axum::response::IntoResponse;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
@@ -192,7 +192,7 @@ impl Front {
                 self.places.get(number).map_or(observe::UNMATCHED, |place| place.template.as_str()).to_owned()
             }
             Goal::Hook => hooks::ENDPOINT.to_owned(),
-            Goal::Dashboard => observe::DASHBOARD.to_owned(),
+            Goal::Dashboard | Goal::Asset => observe::DASHBOARD.to_owned(),
         }
     }
 
@@ -221,17 +221,21 @@ impl gate::Front for Front {
             return outcome.unwrap_or_else(|error| problem(&error).into_response().map(Body::from));
         };
         let mut response = outcome.unwrap_or_else(|error| match visit.goal {
-            Goal::Dashboard => dashboard::failed(&error).map(Body::from),
+            Goal::Dashboard | Goal::Asset => dashboard::failed(&error).map(Body::from),
             Goal::Place(_) | Goal::Hook => answer(problem(&error), &visit),
         });
+        let status = response.status();
         let headers = response.headers_mut();
         headers.insert(trace::REQUEST_ID, visit.request_id.clone());
         if let Some((limit, verdict)) = visit.rate.get() {
             mark_rate(headers, limit, verdict);
         }
-        if visit.goal == Goal::Dashboard {
+        if matches!(visit.goal, Goal::Dashboard | Goal::Asset) {
             dashboard::strip(headers);
             dashboard::protect(headers);
+        }
+        if visit.goal == Goal::Asset && status == StatusCode::OK {
+            dashboard::keep(headers);
         }
         // What goes to another role has its line in that role's log, under the same id.
         if !matches!(visit.goal, Goal::Place(_)) {
@@ -239,7 +243,7 @@ impl gate::Front for Front {
                 request_id = visit.request_id.to_str().unwrap_or_default(),
                 method = visit.method(),
                 endpoint = self.endpoint(visit.goal),
-                status = response.status().as_u16(),
+                status = status.as_u16(),
                 processing_time_ms = visit.took_ms(),
                 "request"
             );
@@ -261,7 +265,8 @@ impl Front {
             request.extensions_mut().insert(visited);
             return (Route::Local, None);
         }
-        let visit = Visit::new(&self.app, Goal::Dashboard, request);
+        let is_asset = dashboard::is_asset(request.uri().path());
+        let visit = Visit::new(&self.app, if is_asset { Goal::Asset } else { Goal::Dashboard }, request);
         let asked = dashboard::Asked::of(request, visited);
         let (app, home, request_id) = (self.app.clone(), self.home.clone(), visit.request_id.clone());
         let scheme = self.edits.scheme.clone();

@@ -28,6 +28,8 @@ pub enum Goal {
     Hook,
     /// A bot's own dashboard.
     Dashboard,
+    /// A file of its pages whose name says what is in it.
+    Asset,
 }
 
 /// One request that is passed on.

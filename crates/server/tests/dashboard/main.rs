@@ -5,11 +5,17 @@
 
 mod world;
 
+use std::sync::atomic::Ordering;
+
 use astrfleet_core::policy::Role;
 use axum::http::Method;
 use serde_json::json;
 
 use world::{PAGE, World};
+
+/// The bot's own description, and what of it is refused: a method and a template a line.
+const ROUTES: &str = include_str!("astrbot-4.29.3-routes.txt");
+const REFUSED: &str = include_str!("astrbot-4.29.3-refused.txt");
 
 #[tokio::test]
 async fn a_link_becomes_a_cookie_once() {
@@ -49,7 +55,7 @@ async fn the_bot_sees_a_token_of_the_person_and_nothing_of_the_browser() {
     let seen = answer.json();
     let email = &world.owner.user.as_ref().unwrap().email;
     let bot = world.test.instance(&world.acme).await.id;
-    assert_eq!(seen["authorization"], format!("Bearer token of {email} for {bot}"));
+    assert_eq!(seen["authorization"], format!("Bearer token-of-{email}-for-{bot}"));
     assert_eq!(seen["target"], "/api/v1/personas?page=1");
     assert_eq!((&seen["bot"], &seen["cookie"]), (&json!("acme"), &json!(null)));
     for (name, value) in [
@@ -70,7 +76,7 @@ async fn the_bot_sees_a_token_of_the_person_and_nothing_of_the_browser() {
     ];
     let answer = world.ask(Method::GET, &host, "/api/v1/unified-chat/ws?token=theirs", &websocket, "").await;
     let target = answer.json()["target"].as_str().unwrap_or_default().to_owned();
-    assert!(target.contains("/ws?token=token%20of%20") && !target.contains("theirs"), "{} {target}", answer.status);
+    assert!(target.contains("token=token-of-") && !target.contains("theirs"), "{} {target}", answer.status);
 }
 
 #[tokio::test]
@@ -85,7 +91,12 @@ async fn the_first_page_signs_in_and_nothing_else_is_changed() {
     let script = world.ask(Method::GET, &host, "/_astrfleet/session.js", &headers, "").await;
     assert_eq!(script.status, 200);
     assert!(script.text.contains("localStorage.setItem('user', \"req_"), "{}", script.text);
-    assert!(!script.text.contains("token of"), "{}", script.text);
+    assert!(!script.text.contains("token-of"), "{}", script.text);
+    for (path, kept) in [("/assets/a.js", "private, max-age=31536000, immutable"), ("/favicon.svg", "no-store")] {
+        assert_eq!(world.ask(Method::GET, &host, path, &headers, "").await.header("cache-control"), kept, "{path}");
+    }
+    let nobodys = world.ask(Method::GET, &host, "/assets/a.js", &headers[1..], "").await;
+    assert_eq!((nobodys.status, nobodys.header("cache-control")), (401, "no-store"));
 }
 
 #[tokio::test]
@@ -101,6 +112,13 @@ async fn the_platforms_values_are_masked_and_put_back() {
         let body: serde_json::Value = serde_json::from_str(seen["body"].as_str().unwrap()).unwrap();
         assert_eq!(body, json!({"timezone": "UTC", "restored": true}));
     }
+    // What has no body may still delete; of several values of one name, the bot gets the one that was looked at.
+    let answer = world.ask(Method::DELETE, &host, "/api/v1/provider-sources/platform", &headers, "").await;
+    assert_eq!(answer.json()["body"], "{\"restored\":true}", "{}", answer.text);
+    let twice = r#"{"timezone":"a","timezone":"UTC","restored":false}"#;
+    let answer = world.ask(Method::PUT, &host, "/api/v1/system-config/", &headers, twice).await;
+    let body: serde_json::Value = serde_json::from_str(answer.json()["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body, json!({"timezone": "UTC", "restored": true}));
     let plain = [("cookie", cookie.as_str()), ("content-type", "text/plain")];
     assert_eq!(world.ask(Method::PUT, &host, "/api/v1/system-config", &plain, "{}").await.status, 415);
     let large = format!("\"{}\"", "x".repeat(4 << 20));
@@ -117,9 +135,70 @@ async fn what_must_not_pass_is_refused_with_a_sentence() {
         assert_eq!((answer.status, &answer.json()["status"]), (403, &json!("error")), "{path}: {}", answer.text);
         assert!(answer.json()["message"].as_str().unwrap().len() > 30);
     }
-    for path in ["/api/v1/x/%2e%2e/personas", "/api/v1/%00"] {
-        assert_eq!(world.status_of(&host, path, &cookie).await, 400, "{path}");
+}
+
+#[tokio::test]
+async fn every_route_that_is_refused_never_reaches_the_bot_and_every_other_one_does() {
+    let world = World::new().await;
+    let (host, cookie) = (world.host(&world.acme), world.enter(&world.owner, &world.acme).await);
+    let headers = [("cookie", cookie.as_str()), ("content-type", "application/json")];
+    for route in ROUTES.lines() {
+        let (method, template) = route.split_once(' ').unwrap();
+        let path: Vec<&str> =
+            template.split('/').map(|part| if part.starts_with('{') { "some%2Done" } else { part }).collect();
+        let before = world.seen.load(Ordering::SeqCst);
+        let answer = world.ask(method.parse().unwrap(), &host, &path.join("/"), &headers, "{}").await;
+        let reached = world.seen.load(Ordering::SeqCst) > before;
+        if REFUSED.lines().any(|refused| refused == route) {
+            assert_eq!((answer.status, reached), (403, false), "{route}");
+            let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+            assert!(message.contains(". / "), "{route}: {}", answer.text);
+        } else {
+            assert_eq!((answer.status, reached), (200, true), "{route}: {}", answer.text);
+        }
     }
+}
+
+#[tokio::test]
+async fn no_other_spelling_gets_past_the_table() {
+    let world = World::new().await;
+    let (host, cookie) = (world.host(&world.acme), world.enter(&world.owner, &world.acme).await);
+    let before = world.seen.load(Ordering::SeqCst);
+    let ask = async |method: &str, target: &str, headers: &str| {
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\n{headers}\r\n");
+        world.raw(&head).await
+    };
+    for (method, target, status) in [
+        ("POST", "//api/v1/pip/install", 400),
+        ("POST", "/api//v1/pip/install", 400),
+        ("POST", "/api/v1%2F%2fpip/install", 400),
+        ("POST", "/x/../api/v1/pip/install", 400),
+        ("POST", "/api/v1/personas/%2e%2e/pip/install", 400),
+        ("POST", "/api/v1/personas/%2e%2e%2fpip%2finstall", 400),
+        ("POST", "/api/v1/personas/./pip", 400),
+        ("POST", "/api\\v1\\pip\\install", 400),
+        ("POST", "/api/v1/personas%00", 400),
+        ("POST", "/api/v1/personas%0d%0a", 400),
+        ("POST", "/api/v1/%70ip/install", 403),
+        ("POST", "/api/v1/pip%2Finstall", 403),
+        ("POST", "/api/v1/pip/install/", 403),
+        ("POST", "/API/v1/pip/install", 403),
+        ("POST", "/api/v1/pip/install?method=GET", 403),
+        ("post", "/api/v1/personas", 403),
+        ("OPTIONS", "/api/v1/personas", 403),
+        ("TRACE", "/", 403),
+        ("HEAD", "/api/v1/logs/export?redact=false", 403),
+        ("GET", "/api/v1/logs/export%3Fredact=false", 403),
+        ("GET", "/api/plugin/get", 403),
+    ] {
+        assert_eq!(ask(method, target, "").await, status, "{method} {target}");
+    }
+    let overridden = "x-http-method-override: POST\r\nx-original-url: /api/v1/pip/install\r\n";
+    assert_eq!(ask("GET", "/api/v1/pip/install", overridden).await, 403);
+    // The host in the target counts, and not another one beside it.
+    let absolute = format!("http://{}/api/v1/personas", world.host(&world.globex));
+    assert_eq!(ask("GET", &absolute, "").await, 401);
+    assert_eq!(world.seen.load(Ordering::SeqCst), before, "nothing of this reached a bot");
 }
 
 #[tokio::test]

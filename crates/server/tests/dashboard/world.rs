@@ -1,7 +1,15 @@
 //! A platform that listens, with two tenants whose bots are small programs of this test's own: they say what reached
 //! them.
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use astrfleet_core::{policy::Role, tenant::Tenant};
 use astrfleet_server::{
@@ -20,10 +28,7 @@ use axum::{
     routing::get,
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 /// A hang is a failure, not a wait for ever.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -35,6 +40,8 @@ pub struct World {
     pub acme: Tenant,
     pub globex: Tenant,
     pub owner: Caller,
+    /// Requests that reached a bot.
+    pub seen: Arc<AtomicUsize>,
     http: reqwest::Client,
 }
 
@@ -72,9 +79,9 @@ impl World {
         })
         .await;
         test.app.manager.set_llm_base_url(format!("http://{address}/llm/v1"));
-        let mut tenants = Vec::new();
+        let (mut tenants, seen) = (Vec::new(), Arc::default());
         for name in ["acme", "globex"] {
-            test.runtime.offer_port(bot(name).await);
+            test.runtime.offer_port(bot(name, Arc::clone(&seen)).await);
             let tenant = test.tenant(name).await;
             if tenants.is_empty() {
                 test.app.start_loops();
@@ -86,7 +93,20 @@ impl World {
         let (globex, acme) = (tenants.pop().unwrap(), tenants.pop().unwrap());
         let owner = test.member(&acme, Role::Owner).await;
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
-        Self { address, acme, globex, owner, http: http.build().unwrap(), test }
+        Self { address, acme, globex, owner, seen, http: http.build().unwrap(), test }
+    }
+
+    /// Sends these letters to the listener, as no client would put them, and gives back the status.
+    pub async fn raw(&self, head: &str) -> u16 {
+        let asked = async {
+            let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            let mut stream = tokio::io::BufReader::new(stream);
+            stream.read_line(&mut answer).await.unwrap();
+            answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.unwrap()
     }
 
     /// Sends a request to `host`.
@@ -98,17 +118,6 @@ impl World {
         let response = request.body(body.to_owned()).send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Answer { status, headers, text: response.text().await.unwrap() }
-    }
-
-    /// The status of what is at `path`, asked for as it is written: a client would take its dots and escapes out first.
-    pub async fn status_of(&self, host: &str, path: &str, cookie: &str) -> u16 {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
-        let answer = String::from_utf8_lossy(&answer);
-        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no status: {answer}"))
     }
 
     pub fn host(&self, tenant: &Tenant) -> String {
@@ -140,10 +149,11 @@ impl Drop for World {
 }
 
 /// A bot that says what reached it. Returns its port.
-async fn bot(name: &'static str) -> u16 {
+async fn bot(name: &'static str, seen: Arc<AtomicUsize>) -> u16 {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let echo = move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| async move {
+        seen.fetch_add(1, Ordering::SeqCst);
         let shown = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let said = json!({
             "bot": name,

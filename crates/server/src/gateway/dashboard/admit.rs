@@ -12,7 +12,10 @@ use astrfleet_core::{
 };
 use aws_lc_rs::digest;
 use axum::{
-    http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, uri::PathAndQuery},
+    http::{
+        HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header,
+        uri::{InvalidUri, PathAndQuery},
+    },
     response::{IntoResponse, Response},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -126,12 +129,12 @@ impl Refused {
     pub(super) fn unreachable() -> Self {
         Self::sentence(
             StatusCode::BAD_GATEWAY,
-            "the bot did not answer: try again in a moment. / 机器人没有响应，请稍后重试。",
+            "The bot did not answer: try again in a moment. / 机器人没有响应，请稍后重试。",
         )
     }
 
     pub(super) fn not_json() -> Self {
-        Self::sentence(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON here. / 此处请发送 JSON。")
+        Self::sentence(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send JSON here. / 此处请发送 JSON。")
     }
 
     /// What an error of ours looks like there.
@@ -139,6 +142,7 @@ impl Refused {
         match error {
             Error::NotFound { .. } => Self::page(StatusCode::NOT_FOUND, pages::nothing_here()),
             Error::Forbidden { reason } => Self::sentence(StatusCode::FORBIDDEN, reason),
+            error @ Error::Invalid { .. } => Self::sentence(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
             error => {
                 tracing::warn!(error_code = "unavailable", error = chain(&error), "a dashboard could not be shown");
                 Self::sentence(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
@@ -168,7 +172,7 @@ pub async fn admit(app: &App, asked: &Asked) -> Result<Passage, Refused> {
     let tenant = tenant(app, &asked.visited).await?;
     let person = signed_in(app, asked, &tenant).await?;
     let path = paths::decoded(asked.uri.path())
-        .ok_or_else(|| Refused::sentence(StatusCode::BAD_REQUEST, "this path cannot be read. / 无法识别此路径。"))?;
+        .ok_or_else(|| Refused::sentence(StatusCode::BAD_REQUEST, "This path cannot be read. / 无法识别此路径。"))?;
     if let Verdict::Never(why) | Verdict::ByPlan(why) = verdict(&asked.method, &path) {
         return Err(Refused::sentence(StatusCode::FORBIDDEN, why));
     }
@@ -178,7 +182,11 @@ pub async fn admit(app: &App, asked: &Asked) -> Result<Passage, Refused> {
     };
     let token = app.bots.token(&access, &person.name).map_err(Refused::error)?;
     let upstream = remote::upstream(&access.base_url).map_err(Refused::error)?;
-    let websocket = asked.is_websocket().then(|| with_token(&asked.uri, &token));
+    let websocket = match asked.is_websocket().then(|| with_token(&asked.uri, &token)) {
+        Some(Err(error)) => return Err(Refused::error(Error::internal(error))),
+        Some(Ok(target)) => Some(target),
+        None => None,
+    };
     Ok(Passage { access, upstream, token, websocket })
 }
 
@@ -198,7 +206,7 @@ pub(super) async fn tenant(app: &App, visited: &ForDashboard) -> Result<Arc<Tena
 /// Nobody else's page may make a browser that is signed in here do anything, not even one at a host beside ours.
 pub(super) fn must_be_of_this_host(app: &App, asked: &Asked) -> Result<(), Refused> {
     let refused = || {
-        let text = "this came from another site and was refused. / 来自其他站点的请求已被拒绝。";
+        let text = "This came from another site and was refused. / 来自其他站点的请求已被拒绝。";
         Err(Refused::sentence(StatusCode::FORBIDDEN, text))
     };
     let text = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok());
@@ -229,7 +237,7 @@ pub(super) async fn signed_in(app: &App, asked: &Asked, tenant: &Tenant) -> Resu
         if asked.is_for_eyes() {
             return Refused::page(status, pages::signed_out());
         }
-        Refused::sentence(status, "you are signed out: open a new link. / 您已退出登录，请打开新的链接。")
+        Refused::sentence(status, "You are signed out: open a new link. / 您已退出登录，请打开新的链接。")
     };
     let dashboards = &app.gateway.dashboards;
     let Some(pass) = dashboards.cookies.read(&asked.headers, &tenant.id, app.clock.now()) else {
@@ -282,17 +290,17 @@ fn asleep(asked: &Asked, observed: Observed, reason: &str) -> Refused {
     }
     Refused::sentence(
         StatusCode::SERVICE_UNAVAILABLE,
-        format!("the bot is {state}: try again in a moment. / 机器人尚未就绪，请稍后重试。"),
+        format!("The bot is {state}: try again in a moment. / 机器人尚未就绪，请稍后重试。"),
     )
 }
 
 /// The same target, with our token in place of whatever the page sent as its own.
-fn with_token(uri: &Uri, token: &SecretString) -> PathAndQuery {
+fn with_token(uri: &Uri, token: &SecretString) -> Result<PathAndQuery, InvalidUri> {
     let others = uri.query().into_iter().flat_map(|query| query.split('&'));
     let kept = others.filter(|pair| !matches!(pair.split('=').next(), Some("token" | "api_key" | "key" | "")));
     let ours = format!("token={}", escaped(token.expose_secret()));
     let query = kept.chain([ours.as_str()]).collect::<Vec<_>>().join("&");
-    PathAndQuery::try_from(format!("{}?{query}", uri.path())).unwrap_or(PathAndQuery::from_static("/"))
+    PathAndQuery::try_from(format!("{}?{query}", uri.path()))
 }
 
 /// As the value of a query's parameter (RFC 3986 §2.3).
@@ -309,7 +317,7 @@ mod tests {
     #[test]
     fn a_websocket_gets_our_token_and_no_other() {
         let token = "made.by.us".into();
-        let target = |uri: &str| with_token(&uri.parse().unwrap(), &token).to_string();
+        let target = |uri: &str| with_token(&uri.parse().unwrap(), &token).unwrap().to_string();
         assert_eq!(target("/ws?token=theirs&a=1"), "/ws?a=1&token=made.by.us");
         assert_eq!(target("/ws?api_key=abk_1&%74oken=x"), "/ws?%74oken=x&token=made.by.us");
         assert_eq!(target("/ws"), "/ws?token=made.by.us");

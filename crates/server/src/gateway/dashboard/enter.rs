@@ -11,6 +11,21 @@ use super::{
 };
 use crate::{app::App, extract::take_anonymous};
 
+/// Tells the bot's own pages that somebody is signed in, in which language they read (the pages' own choice would be
+/// Chinese for all), and that whoever is sent to its sign-in has signed out.
+const SESSION: &str = "\
+localStorage.setItem('token', 'signed-in-by-the-platform');
+if (!localStorage.getItem('astrbot-locale')) {
+  const known = { en: 'en-US', ja: 'ja-JP', ru: 'ru-RU', zh: 'zh-CN' };
+  const chosen = navigator.languages.map((language) => known[language.slice(0, 2)]).find(Boolean);
+  localStorage.setItem('astrbot-locale', chosen ?? 'en-US');
+}
+if (location.hash.startsWith('#/auth/')) location.hash = '#/welcome';
+addEventListener('hashchange', () => {
+  if (location.hash.startsWith('#/auth/')) location.replace('/_astrfleet/leave');
+});
+";
+
 /// Answers what comes after `/_astrfleet/`.
 pub async fn answer(app: &App, asked: Asked, own: &str) -> Response {
     let answered = match (&asked.method, own) {
@@ -40,20 +55,13 @@ async fn open(app: &App, asked: &Asked) -> Result<Response, Refused> {
     Ok(response)
 }
 
-/// Tells the bot's own pages that somebody is signed in, under which name. The token is none: the gateway replaces it.
+/// The script that signs somebody in, under their name. The token in it is none: the gateway replaces it.
 async fn session(app: &App, asked: &Asked) -> Result<Response, Refused> {
     admit::must_be_of_this_host(app, asked)?;
     let tenant = admit::tenant(app, &asked.visited).await?;
     let person = admit::signed_in(app, asked, &tenant).await?;
-    let name = serde_json::Value::from(&*person.name).to_string();
-    let script = format!(
-        "localStorage.setItem('token', 'signed-in-by-the-platform');\n\
-         localStorage.setItem('user', {name});\n\
-         if (location.hash.startsWith('#/auth/')) location.hash = '#/welcome';\n\
-         addEventListener('hashchange', () => {{\n\
-         \x20 if (location.hash.startsWith('#/auth/')) location.replace('/_astrfleet/leave');\n\
-         }});\n"
-    );
+    let name = serde_json::Value::from(&*person.name);
+    let script = format!("localStorage.setItem('user', {name});\n{SESSION}");
     Ok(([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], script).into_response())
 }
 

@@ -95,6 +95,18 @@ pub fn is_read_whole(app: &App, path: &str) -> bool {
     is_ours(&path) || whole::is_page(&path) || app.bots.holds_platform_values(&path)
 }
 
+/// Whether this path of a bot's host is a file of its pages, whose name changes with what is in it.
+#[must_use]
+pub fn is_asset(path: &str) -> bool {
+    path.starts_with("/assets/")
+}
+
+/// Lets the browser keep a file: the bot packs each of them anew for every answer, and there are a hundred to a page.
+pub fn keep(headers: &mut HeaderMap) {
+    let kept = HeaderValue::from_static("private, max-age=31536000, immutable");
+    headers.insert(header::CACHE_CONTROL, kept);
+}
+
 /// Answers requests to a bot's host; all others go on to the routes of the API.
 pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let Some(visited) = request.extensions().get::<ForDashboard>().cloned() else { return next.run(request).await };
@@ -112,7 +124,7 @@ pub fn failed(error: &ForwardError) -> Response {
     tracing::warn!(error_code = "bad_gateway", error = chain(error), "a request to a bot's dashboard failed");
     match error {
         ForwardError::BodyTooLarge { bytes_max } => {
-            Refused::too_large(&format!("this is larger than {bytes_max} bytes. / 大小超过 {bytes_max} 字节。"))
+            Refused::too_large(&format!("This is larger than {bytes_max} bytes. / 大小超过 {bytes_max} 字节。"))
                 .into_response()
         }
         _ => Refused::unreachable().into_response(),

@@ -6,40 +6,43 @@ use super::table::{
 };
 
 const SIGN_IN: Verdict = Verdict::Never(
-    "you are signed in through the platform: the bot's own passwords and codes are not used. / 您已通过平台登录，机器人自身的密码和验证码不被使用。",
+    "You are signed in through the platform: the bot's own passwords and codes are not used. / 您已通过平台登录，机器人自身的密码和验证码不被使用。",
 );
 const BACKUPS: Verdict = Verdict::Never(
-    "a backup of the bot holds keys of the platform, so it is made and restored by the platform alone. / 机器人备份包含平台密钥，因此只能由平台创建和恢复。",
+    "A backup of the bot holds keys of the platform, so it is made and restored by the platform alone. / 机器人备份包含平台密钥，因此只能由平台创建和恢复。",
 );
 const KEYS: Verdict = Verdict::Never(
-    "the bot's own API keys would go around the platform's permissions: make an API key of the platform. / 机器人自身的 API 密钥会绕过平台权限，请使用平台的 API 密钥。",
+    "The bot's own API keys would go around the platform's permissions: make an API key of the platform. / 机器人自身的 API 密钥会绕过平台权限，请使用平台的 API 密钥。",
 );
 const PLUGINS: Verdict = Verdict::ByPlan(
-    "plugins run their own code beside other tenants' bots on this machine, so this plan has none but those that come with the bot. / 插件会在与其他租户共用的机器上运行自己的代码，因此此套餐只能使用机器人自带的插件。",
+    "Plugins run their own code beside other tenants' bots on this machine, so this plan has none but those that come with the bot. / 插件会在与其他租户共用的机器上运行自己的代码，因此此套餐只能使用机器人自带的插件。",
 );
 const SKILLS: Verdict = Verdict::Never(
-    "skills bring their own code and files to a machine that other tenants use, so they are not changed here. / 技能会把自己的代码和文件带到与其他租户共用的机器上，因此此处不能更改。",
+    "Skills bring their own code and files to a machine that other tenants use, so they are not changed here. / 技能会把自己的代码和文件带到与其他租户共用的机器上，因此此处不能更改。",
 );
 const TOOLS: Verdict = Verdict::ByPlan(
     "MCP servers are programs that would run beside other tenants' bots on this machine, so this plan has none. / MCP 服务器是会在与其他租户共用的机器上运行的程序，因此此套餐不提供。",
 );
 const UPDATES: Verdict = Verdict::Never(
-    "the platform updates the bot: all bots run the version that it was tested with. / 机器人由平台更新：所有机器人都运行经过测试的版本。",
+    "The platform updates the bot: all bots run the version that it was tested with. / 机器人由平台更新：所有机器人都运行经过测试的版本。",
 );
 const RESTART: Verdict = Verdict::Never(
-    "the platform starts and stops the bot: use its restart. / 机器人由平台启动和停止：请使用平台的重启功能。",
+    "The platform starts and stops the bot: use its restart. / 机器人由平台启动和停止：请使用平台的重启功能。",
 );
 const PACKAGES: Verdict = Verdict::ByPlan(
     "Python packages would run their own code beside other tenants' bots on this machine, so this plan has none. / Python 软件包会在与其他租户共用的机器上运行自己的代码，因此此套餐不提供。",
 );
 const WEBHOOKS: Verdict = Verdict::Never(
-    "webhooks of IM platforms come in at the platform's own address, under /hooks/. / 即时通讯平台的 webhook 请使用平台自己的 /hooks/ 地址。",
+    "Webhooks of IM platforms come in at the platform's own address, under /hooks/. / 即时通讯平台的 webhook 请使用平台自己的 /hooks/ 地址。",
 );
 const TEMPLATES: Verdict = Verdict::Never(
-    "templates of pictures are programs of their own, so they are not changed here. / 图片模板本身就是程序，因此此处不能更改。",
+    "Templates of pictures are programs of their own, so they are not changed here. / 图片模板本身就是程序，因此此处不能更改。",
+);
+const LOGS: Verdict = Verdict::Never(
+    "This file would hold the bot's whole configuration with the platform's keys: read the bot's log through the platform. / 此文件会包含机器人的全部配置及平台密钥：请通过平台查看机器人日志。",
 );
 const FETCH: Verdict = Verdict::Never(
-    "this would fetch any address from inside the platform's network: upload the file instead. / 这会从平台内部网络访问任意地址：请改为上传文件。",
+    "This would fetch any address from inside the platform's network: upload the file instead. / 这会从平台内部网络访问任意地址：请改为上传文件。",
 );
 
 /// All of them.
@@ -171,7 +174,7 @@ pub const ROWS: &[Row] = &[
     ("DELETE", "/api/v1/knowledge-bases/{kb_id}/documents/{document_id}", Allowed),
     ("POST", "/api/v1/knowledge-bases/{kb_id}/retrieve", Allowed),
     ("GET", "/api/v1/knowledge-bases/{kb_id}/stats", Allowed),
-    ("GET", "/api/v1/logs/export", Allowed),
+    ("GET", "/api/v1/logs/export", LOGS),
     ("GET", "/api/v1/logs/history", Allowed),
     ("GET", "/api/v1/logs/live", Allowed),
     ("POST", "/api/v1/mcp/providers/modelscope/sync", TOOLS),

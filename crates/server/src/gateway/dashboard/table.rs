@@ -23,7 +23,7 @@ pub enum Verdict {
 /// One row: a method, a template (`{*name}` stands for several parts of a path), and what becomes of it.
 pub type Row = (&'static str, &'static str, Verdict);
 
-const UNKNOWN: Verdict = Verdict::Never("this function of the bot is not offered here. / 此处不提供机器人的该功能。");
+const UNKNOWN: Verdict = Verdict::Never("This function of the bot is not offered here. / 此处不提供机器人的该功能。");
 
 /// What becomes of a request with this method to this path, its percent-encoding undone.
 pub fn verdict(method: &Method, path: &str) -> Verdict {
@@ -79,6 +79,8 @@ mod tests {
 
     /// The bot's own description: a method and a template a line.
     const DESCRIBED: &str = include_str!("../../../tests/dashboard/astrbot-4.29.3-routes.txt");
+    /// Of it, what is refused; walks through the proxy read it, too.
+    const REFUSED: &str = include_str!("../../../tests/dashboard/astrbot-4.29.3-refused.txt");
     /// What the bot has and does not describe: web sockets, its own description, and what its pages still ask for by
     /// older names.
     const UNDESCRIBED: [(&str, &str); 8] = [
@@ -107,6 +109,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_is_what_the_walks_expect() {
+        let refused: Vec<String> = ROWS
+            .iter()
+            .filter(|(.., verdict)| *verdict != Verdict::Allowed)
+            .map(|(method, template, _)| format!("{method} {}", template.replace("{*", "{")))
+            .filter(|route| DESCRIBED.lines().any(|line| line == route))
+            .collect();
+        assert_eq!(refused, REFUSED.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn every_refusal_is_a_sentence() {
         for (method, template, verdict) in ROWS {
             if let Verdict::Never(why) | Verdict::ByPlan(why) = verdict {
@@ -130,6 +143,10 @@ mod tests {
             (Method::POST, "/api/v1/backups/upload/chunk"),
             (Method::POST, "/api/v1/backups/a/b.zip/import"),
             (Method::GET, "/api/v1/backups/a.zip"),
+            (Method::GET, "/api/v1/logs/export"),
+            (Method::OPTIONS, "/api/v1/personas"),
+            (Method::POST, "/Api/v1/pip/install"),
+            (Method::POST, "/api/v1/pip/install/"),
             (Method::POST, "/api/v1/auth/login"),
             (Method::POST, "/api/v1/api-keys"),
             (Method::PUT, "/api/v1/skills/a/files/b/c.py"),

@@ -61,7 +61,7 @@ async fn pass(app: &App, asked: &Asked, request: Request) -> Result<Response, Re
     let target = asked.uri.path_and_query().map_or("/", |target| target.as_str());
     let (parts, body) = request.into_parts();
     let body = read(app, &parts, body).await?;
-    let body = if app.bots.holds_platform_values(&path) && !body.is_empty() {
+    let body = if app.bots.holds_platform_values(&path) {
         restored(app, &passage, &parts.method, &path, target, &body).await?
     } else {
         body
@@ -87,7 +87,7 @@ async fn read(app: &App, parts: &Parts, body: Body) -> Result<Bytes, Refused> {
     let body = match read {
         Ok(body) => body.to_bytes(),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            return Err(Refused::too_large(&format!("this is larger than {limit} bytes. / 大小超过 {limit} 字节。")));
+            return Err(Refused::too_large(&format!("This is larger than {limit} bytes. / 大小超过 {limit} 字节。")));
         }
         // The client's own connection broke, or it stopped sending: nobody reads this.
         Err(_) => return Err(Refused::not_json()),
@@ -97,7 +97,8 @@ async fn read(app: &App, parts: &Parts, body: Body) -> Result<Bytes, Refused> {
     if body.is_empty() || json { Ok(body) } else { Err(Refused::not_json()) }
 }
 
-/// The body with the platform's values in it, whatever it says about them.
+/// The body with the platform's values in it, whatever it says about them. One without a body may change them, too: it
+/// may delete.
 async fn restored(
     app: &App,
     passage: &Passage,
@@ -106,11 +107,17 @@ async fn restored(
     target: &str,
     body: &[u8],
 ) -> Result<Bytes, Refused> {
-    let body: Value = serde_json::from_slice(body).map_err(|_| Refused::not_json())?;
+    let body = match body {
+        [] => Value::Null,
+        body => serde_json::from_slice(body).map_err(|_| Refused::not_json())?,
+    };
     let query = target.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
     let client = app.bots.client(&passage.access);
     let written_to = format!("{path}{query}");
     let body = client.restore_dashboard_request(method.as_str(), &written_to, body).await.map_err(Refused::error)?;
+    if body.is_null() {
+        return Ok(Bytes::new());
+    }
     serde_json::to_vec(&body).map(Bytes::from).map_err(|_| Refused::not_json())
 }
 
