@@ -321,6 +321,6 @@ mod tests {
         assert_eq!(target("/ws?token=theirs&a=1"), "/ws?a=1&token=made.by.us");
         assert_eq!(target("/ws?api_key=abk_1&%74oken=x"), "/ws?%74oken=x&token=made.by.us");
         assert_eq!(target("/ws"), "/ws?token=made.by.us");
-        assert_eq!(with_token(&"/ws".parse().unwrap(), &"a b&c".into()), "/ws?token=a%20b%26c");
+        assert_eq!(with_token(&"/ws".parse().unwrap(), &"a b&c".into()).unwrap(), "/ws?token=a%20b%26c");
     }
 }
