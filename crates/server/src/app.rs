@@ -11,8 +11,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    auth, config::ServerConfig, gateway, llm, loops, loops::Loop, manager, message, metrics::Metrics, role::Role,
-    secrets::Secrets, session, tenant,
+    auth, config::ServerConfig, gateway, llm, loops, loops::Loop, manager, message, metrics::Metrics, problem,
+    role::Role, secrets::Secrets, session, tenant,
 };
 
 /// The backends that were picked.
@@ -138,7 +138,9 @@ impl App {
 
 /// The description of the whole API, made from its routes. Nothing has to be started for it.
 pub fn description() -> OpenApi {
-    routes(&Role::ALL.into()).into_openapi()
+    let mut document = routes(&Role::ALL.into()).into_openapi();
+    problem::name_media_type(&mut document);
+    document
 }
 
 /// All routes of this process's roles, ready to answer.

@@ -8,8 +8,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::{Content, OpenApi, RefOr};
 
 use crate::context;
+
+const MEDIA_TYPE: &str = "application/problem+json";
 
 /// The body of every answer that is not a success.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -34,6 +37,24 @@ pub struct Problem {
     /// When the same may succeed, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
+}
+
+/// Says in a description of the API which media type every problem has (RFC 9457 §3).
+pub fn name_media_type(document: &mut OpenApi) {
+    let items = document.paths.paths.values_mut();
+    let operations = items
+        .flat_map(|item| [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete])
+        .flatten();
+    for response in operations.flat_map(|operation| operation.responses.responses.values_mut()) {
+        let RefOr::T(response) = response else { continue };
+        let is_problem = response.content.get("application/json").is_some_and(|content| match content {
+            RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => schema.ref_location.ends_with("/Problem"),
+            _ => false,
+        });
+        if is_problem && let Some(content) = response.content.swap_remove("application/json") {
+            response.content.insert(MEDIA_TYPE.to_owned(), content);
+        }
+    }
 }
 
 /// Every code, its status, and what it means: the source of `docs/errors.md`.
@@ -171,7 +192,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

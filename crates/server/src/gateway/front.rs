@@ -232,6 +232,7 @@ impl gate::Front for Front {
         }
         if matches!(visit.goal, Goal::Dashboard | Goal::Asset) {
             dashboard::strip(headers);
+            dashboard::confine(headers);
             dashboard::protect(headers);
         }
         if visit.goal == Goal::Asset && status == StatusCode::OK {

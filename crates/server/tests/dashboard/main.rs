@@ -95,6 +95,11 @@ async fn the_first_page_signs_in_and_nothing_else_is_changed() {
     for (path, kept) in [("/assets/a.js", "private, max-age=31536000, immutable"), ("/favicon.svg", "no-store")] {
         assert_eq!(world.ask(Method::GET, &host, path, &headers, "").await.header("cache-control"), kept, "{path}");
     }
+    let sent = world.ask(Method::GET, &host, "/api/v1/files/page", &headers, "").await;
+    assert!(
+        sent.header("content-security-policy").starts_with("sandbox;"),
+        "a file that somebody sent is no page of it"
+    );
     let nobodys = world.ask(Method::GET, &host, "/assets/a.js", &headers[1..], "").await;
     assert_eq!((nobodys.status, nobodys.header("cache-control")), (401, "no-store"));
 }

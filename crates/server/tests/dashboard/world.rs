@@ -168,7 +168,8 @@ async fn bot(name: &'static str, seen: Arc<AtomicUsize>) -> u16 {
         (StatusCode::OK, cookie, Json(said)).into_response()
     };
     let page = || async { ([(header::SET_COOKIE, "a=b")], Html(PAGE)).into_response() as Response };
-    let routes = Router::new().route("/", get(page)).fallback(echo);
+    let file = || async { Html("<script>parent.document</script>") };
+    let routes = Router::new().route("/", get(page)).route("/api/v1/files/page", get(file)).fallback(echo);
     tokio::spawn(async move { axum::serve(listener, routes).await });
     port
 }

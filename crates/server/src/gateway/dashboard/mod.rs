@@ -143,6 +143,17 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Keeps a document that the bot hands out, a file that somebody sent, from acting as one of the dashboard's own pages,
+/// which are packed elsewhere.
+pub fn confine(headers: &mut HeaderMap) {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_document = ["html", "xml", "svg"].iter().any(|word| kind.to_ascii_lowercase().contains(word));
+    if is_document && !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        let confined = HeaderValue::from_static("sandbox; default-src 'none'; frame-ancestors 'self'");
+        headers.insert(header::CONTENT_SECURITY_POLICY, confined);
+    }
+}
+
 /// What every answer at a bot's host has.
 pub fn protect(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
