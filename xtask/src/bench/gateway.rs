@@ -1,5 +1,9 @@
 //! `gateway`: CPU time of passing 100,000 requests on, alone on a core, beside nginx and haproxy before the same upstream.
 
+mod full;
+mod streams;
+mod tokens;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -12,8 +16,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     Effort,
     load::{Requests, ask, drive},
+    platform::remove,
     proc::{AROUND, MEASURED, Process, free_port, machine},
-    table::{self, OURSELVES, Row, interleaved, rows},
+    table::{self, OURSELVES, Row, Series, interleaved, rows},
 };
 use crate::errand::{Workspace, run as errand, succeeds};
 
@@ -28,14 +33,24 @@ const ANSWER: &str = concat!(
     r#""}"#
 );
 
-/// Measures and reports both rows.
+/// What must be there, and the package that has it.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("nginx", "nginx libnginx-mod-http-lua lua-cjson"),
+    ("haproxy", "haproxy"),
+    ("wrk", "wrk"),
+    ("taskset", "util-linux"),
+    ("openssl", "openssl"),
+];
+
+/// Measures and reports all rows.
 pub fn run(workspace: &Workspace, effort: Effort) -> Result<()> {
-    for (program, package) in [("nginx", "nginx"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("taskset", "util-linux")] {
-        ensure!(succeeds("which", &[program]), "the benchmark needs {program}: apt-get install {package}");
+    for (program, packages) in PROGRAMS {
+        ensure!(succeeds("which", &[program]), "the benchmark needs {program}: apt-get install {packages}");
     }
     let machine = machine()?;
     let field = Field::prepare(workspace)?;
-    let rows = plain(workspace, &field, effort)?;
+    let mut rows = plain(workspace, &field, effort)?;
+    rows.extend(full::measured(workspace, &field, effort)?);
     table::print("gateway", &rows);
     table::write(&workspace.target, "gateway", &machine, &rows)
 }
@@ -50,6 +65,7 @@ struct Field {
 impl Field {
     fn prepare(workspace: &Workspace) -> Result<Self> {
         let folder = workspace.target.join("bench").join("gateway");
+        remove(&folder)?;
         fs::create_dir_all(&folder)?;
         let upstream = local(free_port()?);
         let text = include_str!("peers/upstream.conf").replace("@ANSWER@", ANSWER);
@@ -59,29 +75,37 @@ impl Field {
         Ok(Self { folder, upstream, _upstream: process })
     }
 
-    /// Starts a proxy before the upstream, with a configuration file.
-    fn peer(&self, name: &'static str, program: &str, flag: &str, file: &str, text: &str) -> Result<Subject> {
+    /// Starts a proxy before the upstream, with a configuration file, to be asked `requests`.
+    fn peer(&self, name: &'static str, program: &str, text: &str, requests: Requests) -> Result<Subject> {
         let address = local(free_port()?);
-        let command = configured(Command::new(program), flag, file, text, address, self.upstream, &self.folder)?;
-        self.subject(name, &command, address)
+        let (flag, file) = if program == "nginx" { ("-c", "conf") } else { ("-f", "cfg") };
+        let file = format!("{name}.{file}");
+        let command = configured(Command::new(program), flag, &file, text, address, self.upstream, &self.folder)?;
+        self.subject(name, &command, address, requests)
     }
 
-    fn subject(&self, name: &'static str, command: &Command, address: SocketAddr) -> Result<Subject> {
+    fn subject(
+        &self,
+        name: &'static str,
+        command: &Command,
+        address: SocketAddr,
+        requests: Requests,
+    ) -> Result<Subject> {
         let mut process = Process::start(name, command, MEASURED, &self.folder)?;
         process.listens_on(address)?;
-        Ok(Subject { name, address, process })
+        Ok(Subject { name, address, process, requests })
     }
 
-    fn measure(&self, subjects: &[Subject], requests: &Requests, effort: Effort) -> Result<Vec<table::Series>> {
+    fn measure(&self, subjects: &[Subject], effort: Effort) -> Result<Vec<Series>> {
         for subject in subjects {
-            drive(subject.address, requests, 1, &self.folder)
+            drive(subject.address, &subject.requests, 1, &self.folder)
                 .with_context(|| format!("warming {} up", subject.name))?;
         }
         let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
         interleaved(&names, effort.rounds, |name| {
             let subject = subjects.iter().find(|subject| subject.name == name).context("no such subject")?;
             let before = subject.process.cpu_s()?;
-            let answered = drive(subject.address, requests, effort.seconds, &self.folder)?;
+            let answered = drive(subject.address, &subject.requests, effort.seconds, &self.folder)?;
             Ok((subject.process.cpu_s()? - before) / f64::from(answered) * 100_000.0)
         })
     }
@@ -92,6 +116,17 @@ struct Subject {
     name: &'static str,
     address: SocketAddr,
     process: Process,
+    requests: Requests,
+}
+
+impl Subject {
+    /// The first of its requests is answered by the upstream.
+    fn passes_on(&self) -> Result<()> {
+        let (path, headers) = self.requests.first();
+        let (status, body) = ask(self.address, path, headers)?;
+        ensure!((status, &*body) == (200, ANSWER), "{} does not pass the answer on: {status} {body}", self.name);
+        Ok(())
+    }
 }
 
 /// Passing on, nothing else.
@@ -99,18 +134,16 @@ fn plain(workspace: &Workspace, field: &Field, effort: Effort) -> Result<Vec<Row
     let address = local(free_port()?);
     let mut ours = Command::new(build_plain(workspace)?);
     ours.arg(address.to_string()).arg(field.upstream.to_string());
+    let requests = || Requests::one("/v1/bots", &[("Host", "bench.local"), ("X-Tenant", "tenant-000")]);
     let subjects = [
-        field.subject(OURSELVES, &ours, address)?,
-        field.peer("nginx", "nginx", "-c", "nginx.conf", include_str!("peers/nginx.conf"))?,
-        field.peer("haproxy", "haproxy", "-f", "haproxy.cfg", include_str!("peers/haproxy.cfg"))?,
+        field.subject(OURSELVES, &ours, address, requests())?,
+        field.peer("nginx", "nginx", include_str!("peers/nginx.conf"), requests())?,
+        field.peer("haproxy", "haproxy", include_str!("peers/haproxy.cfg"), requests())?,
     ];
-    let requests = Requests::one("/v1/bots", &[("Host", "bench.local"), ("X-Tenant", "tenant-000")]);
-    let (path, headers) = requests.first();
     for subject in &subjects {
-        let (status, body) = ask(subject.address, path, headers)?;
-        ensure!((status, &*body) == (200, ANSWER), "{} does not pass the answer on: {status} {body}", subject.name);
+        subject.passes_on()?;
     }
-    Ok(rows("plain", METRIC, UNIT, &field.measure(&subjects, &requests, effort)?))
+    Ok(rows("plain", METRIC, UNIT, &field.measure(&subjects, effort)?))
 }
 
 /// The proxied path without policy: an example of the crate `server`, built as what is shipped is built.

@@ -34,16 +34,14 @@ struct Request {
 impl Requests {
     /// The same `GET` each time.
     pub fn one(path: &str, headers: &[(&str, &str)]) -> Self {
-        Self::in_turn(
-            path,
-            vec![headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()],
-        )
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::in_turn(vec![(path.to_owned(), headers)])
     }
 
-    /// `GET path` with each of these sets of headers in turn.
-    pub fn in_turn(path: &str, headers: Vec<Vec<(String, String)>>) -> Self {
-        let request = |headers| Request { path: path.to_owned(), headers, body: None };
-        Self { all: headers.into_iter().map(request).collect(), connections: CONNECTIONS }
+    /// `GET` of each of these paths in turn, with its headers.
+    pub fn in_turn(all: Vec<(String, Vec<(String, String)>)>) -> Self {
+        let request = |(path, headers)| Request { path, headers, body: None };
+        Self { all: all.into_iter().map(request).collect(), connections: CONNECTIONS }
     }
 
     /// `POST` of the same JSON to each of these paths in turn.

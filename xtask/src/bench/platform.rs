@@ -78,12 +78,24 @@ impl Kit {
     }
 
     /// Starts one and does not wait. Nobody is logged in.
-    pub fn begin(&self, Start { folder, config, environment }: Start<'_>) -> Result<Platform> {
+    pub fn begin(&self, start: Start<'_>) -> Result<Platform> {
+        self.launch(start, &["up", "--admin-email", ADMIN])
+    }
+
+    /// Starts some roles of one that was set up before, and waits until they are ready.
+    pub fn serve(&self, start: Start<'_>, roles: &str) -> Result<Platform> {
+        let mut platform = self.launch(start, &["serve", "--roles", roles])?;
+        let address = platform.address;
+        platform.process.until("be ready", || is_ready(address))?;
+        Ok(platform)
+    }
+
+    fn launch(&self, Start { folder, config, environment }: Start<'_>, arguments: &[&str]) -> Result<Platform> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let file = folder.join("astrfleet.toml");
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
         let mut command = Command::new(&self.program);
-        command.args(["up", "--json", "--admin-email", ADMIN, "--listen", &address.to_string()]);
+        command.args(arguments).args(["--json", "--listen", &address.to_string()]);
         command.arg("--config").arg(file);
         command.arg("--data-dir").arg(folder.join("data"));
         command.arg("--runtime-dir").arg(&self.runtime);
@@ -134,6 +146,18 @@ impl Platform {
     pub fn create_tenant(&self, name: &str) -> Result<()> {
         let tenant = json!({ "name": name, "email": format!("{name}@bench.example") });
         self.call("POST", "/api/v1/tenants", &tenant).map(drop)
+    }
+
+    /// Makes a member of a tenant, logs them in, and gives their access token.
+    pub fn token_of_member(&self, tenant: &str) -> Result<String> {
+        let email = format!("member@{tenant}.example");
+        let invitation = json!({ "email": email, "role": "viewer" });
+        let invitation = self.call("POST", &format!("/api/v1/tenants/{tenant}/invitations"), &invitation)?;
+        let acceptance = json!({ "token": text(&invitation, "token")?, "password": PASSWORD });
+        let (status, answer) = send(self.address, "POST", "/api/v1/invitations/accept", &[], &acceptance)?;
+        ensure!((200..300).contains(&status), "the invitation was not accepted: {status} {answer}");
+        let login = self.call("POST", "/api/v1/auth/login", &json!({ "email": email, "password": PASSWORD }))?;
+        text(&login, "access_token").map(str::to_owned)
     }
 
     /// Makes an API key of a tenant and gives its secret.

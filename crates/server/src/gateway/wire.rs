@@ -235,7 +235,7 @@ impl Wire {
         }))
     }
 
-    /// The next bytes of a body.
+    /// The next bytes of a body. While they are awaited, the buffer is empty.
     pub(super) fn poll_body(
         &mut self,
         context: &mut Context<'_>,
@@ -248,7 +248,12 @@ impl Wire {
                 Ok(Decoded::More) => (),
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            match ready!(self.poll_fill(context)) {
+            let Poll::Ready(filled) = self.poll_fill(context) else {
+                // An event stream may be silent for hours: what comes next has its memory when it comes.
+                self.buffer = BytesMut::new();
+                return Poll::Pending;
+            };
+            match filled {
                 Ok(0) if matches!(framing, Framing::Close) => return Poll::Ready(None),
                 Ok(0) => return Poll::Ready(Some(Err(WireError::Broken(io::ErrorKind::UnexpectedEof.into())))),
                 Ok(_) => (),
