@@ -82,7 +82,8 @@ macro_rules! ids {
                 /// A new one, later than all before it.
                 #[must_use]
                 pub fn $make(&self) -> $name {
-                    $name(format!("{}{}", $name::PREFIX, self.next().simple()).into())
+                    let mut tail = uuid::Uuid::encode_buffer();
+                    $name([$name::PREFIX, self.next().simple().encode_lower(&mut tail)].concat().into())
                 }
             )*
         }

@@ -39,7 +39,7 @@ fn is_trace(value: &[u8]) -> bool {
 /// other.
 pub fn new_trace(id: &RequestId) -> Option<HeaderValue> {
     let hex = id.as_str().strip_prefix(RequestId::PREFIX)?;
-    HeaderValue::try_from(format!("00-{hex}-{}-01", hex.get(16..)?)).ok()
+    HeaderValue::try_from(["00-", hex, "-", hex.get(16..)?, "-01"].concat()).ok()
 }
 
 #[cfg(test)]
