@@ -4,12 +4,7 @@ mod full;
 mod streams;
 mod tokens;
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -17,7 +12,7 @@ use super::{
     Effort,
     load::{Requests, ask, drive},
     platform::remove,
-    proc::{AROUND, MEASURED, Process, free_port, machine},
+    proc::{AROUND, MEASURED, Process, configured, free_address, machine},
     table::{self, OURSELVES, Row, Series, interleaved, rows},
 };
 use crate::errand::{Workspace, run as errand, succeeds};
@@ -67,7 +62,7 @@ impl Field {
         let folder = workspace.target.join("bench").join("gateway");
         remove(&folder)?;
         fs::create_dir_all(&folder)?;
-        let upstream = local(free_port()?);
+        let upstream = free_address()?;
         let text = include_str!("peers/upstream.conf").replace("@ANSWER@", ANSWER);
         let command = configured(Command::new("nginx"), "-c", "upstream.conf", &text, upstream, upstream, &folder)?;
         let mut process = Process::start("upstream", &command, AROUND, &folder)?;
@@ -77,7 +72,7 @@ impl Field {
 
     /// Starts a proxy before the upstream, with a configuration file, to be asked `requests`.
     fn peer(&self, name: &'static str, program: &str, text: &str, requests: Requests) -> Result<Subject> {
-        let address = local(free_port()?);
+        let address = free_address()?;
         let (flag, file) = if program == "nginx" { ("-c", "conf") } else { ("-f", "cfg") };
         let file = format!("{name}.{file}");
         let command = configured(Command::new(program), flag, &file, text, address, self.upstream, &self.folder)?;
@@ -131,7 +126,7 @@ impl Subject {
 
 /// Passing on, nothing else.
 fn plain(workspace: &Workspace, field: &Field, effort: Effort) -> Result<Vec<Row>> {
-    let address = local(free_port()?);
+    let address = free_address()?;
     let mut ours = Command::new(build_plain(workspace)?);
     ours.arg(address.to_string()).arg(field.upstream.to_string());
     let requests = || Requests::one("/v1/bots", &[("Host", "bench.local"), ("X-Tenant", "tenant-000")]);
@@ -152,29 +147,6 @@ fn build_plain(workspace: &Workspace) -> Result<PathBuf> {
         ["build", "--profile", "dist", "--locked", "--package", "astrfleet-server", "--example", "plain_proxy"];
     errand(workspace.cargo().args(arguments))?;
     Ok(workspace.target.join("dist").join("examples").join("plain_proxy"))
-}
-
-fn configured(
-    mut program: Command,
-    flag: &str,
-    file: &str,
-    text: &str,
-    address: SocketAddr,
-    upstream: SocketAddr,
-    folder: &Path,
-) -> Result<Command> {
-    let path = folder.join(file);
-    let text = text
-        .replace("@DIR@", &folder.display().to_string())
-        .replace("@PORT@", &address.port().to_string())
-        .replace("@UPSTREAM@", &upstream.port().to_string());
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    program.arg(flag).arg(path);
-    Ok(program)
-}
-
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 #[cfg(test)]

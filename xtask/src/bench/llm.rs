@@ -19,7 +19,7 @@ use super::{
     Effort,
     load::{Requests, drive, send},
     platform::{self, Kit, Start, remove},
-    proc::{AROUND, MEASURED, Process, free_port, machine},
+    proc::{AROUND, MEASURED, Process, configured, free_address, machine},
     table::{self, OURSELVES, Row, Series, interleaved, rows},
 };
 use crate::errand::{Workspace, run as errand, succeeds};
@@ -237,10 +237,10 @@ fn call(row: &str) -> Value {
 
 /// The provider: nginx with an answer made from memory, or the fake one of the test kit, which streams.
 fn provider(workspace: &Workspace, row: &str, folder: &Path) -> Result<(Process, SocketAddr)> {
-    let address = local(free_port()?);
+    let address = free_address()?;
     let command = if row == "plain" {
         let text = include_str!("peers/upstream.conf").replace("@ANSWER@", ANSWER);
-        configured("nginx", "upstream.conf", &text, address, address, folder)?
+        configured(Command::new("nginx"), "-c", "upstream.conf", &text, address, address, folder)?
     } else {
         let mut command = Command::new(workspace.target.join("dist").join("fake-provider"));
         command.arg(address.to_string());
@@ -288,16 +288,16 @@ fn virtual_key(folder: &Path) -> Result<Option<String>> {
 
 /// Passes each piece of a stream on as it comes, as we do.
 fn nginx(upstream: SocketAddr, folder: &Path) -> Result<(Process, SocketAddr)> {
-    let address = local(free_port()?);
+    let address = free_address()?;
     let text = include_str!("peers/nginx.conf").replace("proxy_pass ", "proxy_buffering off; proxy_pass ");
-    let command = configured("nginx", "nginx.conf", &text, address, upstream, folder)?;
+    let command = configured(Command::new("nginx"), "-c", "nginx.conf", &text, address, upstream, folder)?;
     let mut process = Process::start("nginx", &command, MEASURED, folder)?;
     process.listens_on(address)?;
     Ok((process, address))
 }
 
 fn start_litellm(program: &Path, upstream: SocketAddr, folder: &Path) -> Result<(Process, SocketAddr)> {
-    let address = local(free_port()?);
+    let address = free_address()?;
     let config = folder.join("litellm.yaml");
     fs::write(&config, LITELLM_CONFIG.replace("@UPSTREAM@", &upstream.to_string()))?;
     let mut command = Command::new(program);
@@ -308,27 +308,4 @@ fn start_litellm(program: &Path, upstream: SocketAddr, folder: &Path) -> Result<
     let mut process = Process::start("litellm", &command, MEASURED, folder)?;
     process.listens_on(address)?;
     Ok((process, address))
-}
-
-fn configured(
-    program: &str,
-    file: &str,
-    text: &str,
-    address: SocketAddr,
-    upstream: SocketAddr,
-    folder: &Path,
-) -> Result<Command> {
-    let path = folder.join(file);
-    let text = text
-        .replace("@DIR@", &folder.display().to_string())
-        .replace("@PORT@", &address.port().to_string())
-        .replace("@UPSTREAM@", &upstream.port().to_string());
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut command = Command::new(program);
-    command.arg("-c").arg(path);
-    Ok(command)
-}
-
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }

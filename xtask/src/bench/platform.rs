@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     load::{ask, send},
-    proc::{Process, free_port},
+    proc::{Process, free_address},
 };
 use crate::errand::{Workspace, run as errand, variable};
 
@@ -91,7 +91,7 @@ impl Kit {
     }
 
     fn launch(&self, Start { folder, config, environment }: Start<'_>, arguments: &[&str]) -> Result<Platform> {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let address = free_address()?;
         let file = folder.join("astrfleet.toml");
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
         let mut command = Command::new(&self.program);

@@ -126,9 +126,30 @@ pub fn on_core(core: usize, command: &Command) -> Command {
     pinned
 }
 
-/// A port that is free now.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// A port that is free now, on this machine alone.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// `program` with `text` as its configuration, written to `file`: `@DIR@` is the folder, `@PORT@` where it is to listen,
+/// `@UPSTREAM@` the port it passes requests on to.
+pub fn configured(
+    mut program: Command,
+    flag: &str,
+    file: &str,
+    text: &str,
+    address: SocketAddr,
+    upstream: SocketAddr,
+    folder: &Path,
+) -> Result<Command> {
+    let path = folder.join(file);
+    let text = text
+        .replace("@DIR@", &folder.display().to_string())
+        .replace("@PORT@", &address.port().to_string())
+        .replace("@UPSTREAM@", &upstream.port().to_string());
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    program.arg(flag).arg(path);
+    Ok(program)
 }
 
 /// The process and all below it.
