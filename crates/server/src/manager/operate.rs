@@ -6,8 +6,9 @@ use astrfleet_core::{
     tenant::Tenant,
     time::Timestamp,
 };
+use backon::Retryable;
 
-use super::{Service, WRITE_ATTEMPTS};
+use super::{Service, WRITE_PAUSES, is_stale};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,22 +32,24 @@ impl Service {
         if operation != Operation::Stop {
             tenant.must_be_served()?;
         }
-        for _ in 0..WRITE_ATTEMPTS {
+        let written = (|| async {
             let instance = self.base.store.instances(&tenant.id).get().await?;
-            let outcome = match operated(&instance, operation, self.base.clock.now())? {
+            match operated(&instance, operation, self.base.clock.now())? {
                 Some(changed) => self.write(&changed).await,
                 None => Ok(instance),
-            };
-            match outcome {
-                // Its keeper wrote something at the same moment: look again.
-                Err(Error::Stale { .. }) => {}
-                outcome => {
-                    self.wake(&tenant.id);
-                    return outcome;
-                }
             }
-        }
-        Err(Error::unavailable("the bot", "its state changed at every try to write down what is wanted"))
+        })
+        .retry(WRITE_PAUSES)
+        .when(is_stale)
+        .await
+        .map_err(|error| match error {
+            Error::Stale { .. } => {
+                Error::unavailable("the bot", "its state changed at every try to write down what is wanted")
+            }
+            other => other,
+        })?;
+        self.wake(&tenant.id);
+        Ok(written)
     }
 }
 

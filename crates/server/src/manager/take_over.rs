@@ -9,9 +9,10 @@ use astrfleet_core::{
     instance::{Desired, Event, Instance, Observed},
     ports::FoundBot,
 };
+use backon::Retryable;
 use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
 
-use super::{Service, WRITE_ATTEMPTS};
+use super::{Service, WRITE_PAUSES, is_stale};
 use crate::problem::chain;
 
 /// Bots that are stopped at the same time, where an earlier run left some that are not wanted so.
@@ -134,14 +135,10 @@ impl Service {
     }
 
     async fn stop_in_order(&self, tenant: TenantId) {
-        for _ in 0..WRITE_ATTEMPTS {
-            match self.stop_for_the_end(&tenant).await {
-                Ok(()) | Err(Error::NotFound { .. }) => return,
-                Err(Error::Stale { .. }) => {}
-                Err(error) => {
-                    tracing::warn!(tenant_id = %tenant, error = chain(&error), "a bot could not be stopped in order");
-                    return;
-                }
+        match (|| self.stop_for_the_end(&tenant)).retry(WRITE_PAUSES).when(is_stale).await {
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::warn!(tenant_id = %tenant, error = chain(&error), "a bot could not be stopped in order");
             }
         }
     }
