@@ -20,4 +20,5 @@ pub mod problem;
 pub mod role;
 pub mod secrets;
 pub mod session;
+mod stale;
 pub mod tenant;

@@ -24,7 +24,6 @@ use astrfleet_core::{
     page::PageRequest,
     ports::{BotAccess, BusEvent},
 };
-use backon::ExponentialBuilder;
 use futures_util::StreamExt;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -42,13 +41,6 @@ pub use self::{api::view::InstanceView, operate::Operation};
 
 /// The reason of a bot whose data is gone.
 pub const ERASED: &str = "erased";
-/// The pauses before another try to write down what somebody else changes at the same moment. They double, and all
-/// together take about a second: that outlasts what a keeper writes in a row while its bot starts.
-const WRITE_PAUSES: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(1))
-    .with_max_delay(Duration::from_millis(512))
-    .with_max_times(10)
-    .with_jitter();
 
 /// Where a tenant's bot is.
 #[derive(Clone, Debug)]
@@ -301,10 +293,6 @@ impl Service {
         }
         Ok(new)
     }
-}
-
-fn is_stale(error: &Error) -> bool {
-    matches!(error, Error::Stale { .. })
 }
 
 fn not_ready(observed: Observed, reason: &str) -> Error {

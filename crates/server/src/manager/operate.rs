@@ -6,9 +6,9 @@ use astrfleet_core::{
     tenant::Tenant,
     time::Timestamp,
 };
-use backon::Retryable;
 
-use super::{Service, WRITE_PAUSES, is_stale};
+use super::Service;
+use crate::stale::again_while_stale;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,24 +32,22 @@ impl Service {
         if operation != Operation::Stop {
             tenant.must_be_served()?;
         }
-        let written = (|| async {
+        let written = again_while_stale(|| async {
             let instance = self.base.store.instances(&tenant.id).get().await?;
             match operated(&instance, operation, self.base.clock.now())? {
                 Some(changed) => self.write(&changed).await,
                 None => Ok(instance),
             }
         })
-        .retry(WRITE_PAUSES)
-        .when(is_stale)
-        .await
-        .map_err(|error| match error {
+        .await;
+        // Also after an error: what was written may only not have been acknowledged.
+        self.wake(&tenant.id);
+        written.map_err(|error| match error {
             Error::Stale { .. } => {
                 Error::unavailable("the bot", "its state changed at every try to write down what is wanted")
             }
             other => other,
-        })?;
-        self.wake(&tenant.id);
-        Ok(written)
+        })
     }
 }
 

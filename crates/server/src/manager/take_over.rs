@@ -9,11 +9,10 @@ use astrfleet_core::{
     instance::{Desired, Event, Instance, Observed},
     ports::FoundBot,
 };
-use backon::Retryable;
 use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
 
-use super::{Service, WRITE_PAUSES, is_stale};
-use crate::problem::chain;
+use super::Service;
+use crate::{problem::chain, stale::again_while_stale};
 
 /// Bots that are stopped at the same time, where an earlier run left some that are not wanted so.
 const STOPS_AT_ONCE: usize = 16;
@@ -135,7 +134,7 @@ impl Service {
     }
 
     async fn stop_in_order(&self, tenant: TenantId) {
-        match (|| self.stop_for_the_end(&tenant)).retry(WRITE_PAUSES).when(is_stale).await {
+        match again_while_stale(|| self.stop_for_the_end(&tenant)).await {
             Ok(()) | Err(Error::NotFound { .. }) => {}
             Err(error) => {
                 tracing::warn!(tenant_id = %tenant, error = chain(&error), "a bot could not be stopped in order");

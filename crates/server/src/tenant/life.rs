@@ -13,9 +13,9 @@ use astrfleet_core::{
 };
 
 use super::Service;
-use crate::config::seconds;
+use crate::{config::seconds, stale::again_while_stale};
 
-/// How often something is tried again that somebody else changed at the same moment.
+/// How often a tenant is tried to be changed that somebody else changes at the same moment.
 const TRIES: usize = 5;
 /// The longest name for people, in characters.
 const NAME_MAX: usize = 100;
@@ -159,22 +159,20 @@ impl Service {
     /// Writes down what is wanted of a tenant's bot.
     pub(super) async fn want(&self, tenant: &TenantId, desired: Desired) -> Result<Instance> {
         let instances = self.base.store.instances(tenant);
-        for _ in 0..TRIES {
+        let wanted = again_while_stale(|| async {
             let instance = instances.get().await?;
             if instance.desired == desired || instance.desired == Desired::Deleted {
-                self.instance_changed(&instance);
                 return Ok(instance);
             }
-            match instances.update(&Instance { desired, ..instance }).await {
-                Err(Error::Stale { .. }) => {}
-                outcome => {
-                    let stored = outcome?;
-                    self.instance_changed(&stored);
-                    return Ok(stored);
-                }
-            }
-        }
-        Err(Error::conflict("this tenant's bot is being changed by others: try again"))
+            instances.update(&Instance { desired, ..instance }).await
+        })
+        .await;
+        let wanted = wanted.map_err(|error| match error {
+            Error::Stale { .. } => Error::conflict("this tenant's bot is being changed by others: try again"),
+            other => other,
+        })?;
+        self.instance_changed(&wanted);
+        Ok(wanted)
     }
 
     /// The tenant as it is stored now: for changes, which must not build on what is remembered.
