@@ -4,3 +4,4 @@
 pub mod blobs;
 pub mod bus;
 pub mod limiter;
+pub mod redis;

@@ -2,5 +2,7 @@
 
 mod folder;
 mod key;
+mod s3;
 
 pub use folder::FolderBlobs;
+pub use s3::{Encryption, S3Blobs, S3Settings};

@@ -24,14 +24,13 @@ impl Bus for MemoryBus {
     }
 
     fn subscribe(&self) -> BusStream {
-        stream::unfold(self.sender.subscribe(), async |mut receiver| {
-            loop {
-                match receiver.recv().await {
-                    Ok(event) => return Some((event, receiver)),
-                    Err(RecvError::Lagged(lost)) => tracing::debug!(lost, "a listener of the bus was too slow"),
-                    Err(RecvError::Closed) => return None,
-                }
+        stream::unfold(self.sender.subscribe(), async |mut receiver| match receiver.recv().await {
+            Ok(event) => Some((event, receiver)),
+            Err(RecvError::Lagged(lost)) => {
+                tracing::debug!(lost, "a listener of the bus was too slow");
+                Some((BusEvent::Missed, receiver))
             }
+            Err(RecvError::Closed) => None,
         })
         .boxed()
     }
@@ -53,12 +52,13 @@ mod tests {
     use super::MemoryBus;
 
     #[tokio::test]
-    async fn a_slow_listener_loses_the_oldest() {
+    async fn a_slow_listener_loses_the_oldest_and_hears_that_it_did() {
         let bus = MemoryBus::new(2);
         let mut events = bus.subscribe();
         let ids = Ids::new(Arc::new(FixedClock::at(0)), Arc::new(CountingRng::default()));
         let told: Vec<_> = (0..4).map(|_| BusEvent::TenantChanged(ids.tenant())).collect();
         told.iter().cloned().for_each(|event| bus.publish(event));
+        assert_eq!(events.next().await, Some(BusEvent::Missed));
         assert_eq!(events.next().await.as_ref(), Some(&told[2]));
         assert_eq!(events.next().await.as_ref(), Some(&told[3]));
         drop(bus);

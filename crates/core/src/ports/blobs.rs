@@ -1,7 +1,10 @@
 //! Large things: attachments now, exports and backups later.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use secrecy::SecretString;
 
 use crate::error::Result;
 
@@ -26,4 +29,10 @@ pub trait Blobs: Send + Sync {
     async fn delete(&self, key: &str) -> Result<()>;
     /// Deletes everything whose key begins with `prefix`, which ends with `/`.
     async fn delete_all(&self, prefix: &str) -> Result<()>;
+    /// An address from which whoever has it may read `key` until `ttl` (at most seven days) is over, without us. None
+    /// where the storage has no such thing. It is a secret for as long; whether `key` is there is not looked up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] for a key or a `ttl` that cannot be.
+    async fn presigned(&self, key: &str, ttl: Duration) -> Result<Option<SecretString>>;
 }

@@ -26,9 +26,12 @@ pub enum BusEvent {
     LoginEnded(LoginId),
     /// A key was taken back.
     KeyRevoked(ApiKeyId),
+    /// Events may have been lost on the way to this listener, any of the above. Whatever it remembers because nothing
+    /// was said to the contrary is to be read again.
+    Missed,
 }
 
-/// Events as they come. One that cannot keep up loses the oldest ones.
+/// Events as they come. One that cannot keep up loses the oldest ones, and hears [`BusEvent::Missed`] in their place.
 pub type BusStream = BoxStream<'static, BusEvent>;
 
 /// Tells and listens.

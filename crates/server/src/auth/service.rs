@@ -204,6 +204,7 @@ impl Service {
             BusEvent::LoginEnded(login) => self.changes.note(login.as_str(), now),
             BusEvent::KeyRevoked(key) => self.changes.note(key.as_str(), now),
             BusEvent::MembershipChanged(user) => self.changes.note(user.as_str(), now),
+            BusEvent::Missed => self.changes.note_all(now),
             BusEvent::InstanceChanged { .. }
             | BusEvent::TenantChanged(_)
             | BusEvent::SessionChanged(..)

@@ -97,7 +97,8 @@ impl Service {
                         BusEvent::TenantChanged(_)
                         | BusEvent::MembershipChanged(_)
                         | BusEvent::LoginEnded(_)
-                        | BusEvent::KeyRevoked(_),
+                        | BusEvent::KeyRevoked(_)
+                        | BusEvent::Missed,
                     ) => {}
                     Some(_) => continue,
                     None => return,

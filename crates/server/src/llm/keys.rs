@@ -128,6 +128,12 @@ impl Keys {
         known.bots.insert(hash, (Arc::clone(bot), now));
     }
 
+    fn forget_all(&self) {
+        let mut known = self.lock();
+        known.forgotten += 1;
+        known.bots.clear();
+    }
+
     fn forget(&self, changed: &TenantId) {
         let mut known = self.lock();
         known.forgotten += 1;
@@ -139,8 +145,10 @@ impl Keys {
         let (mut events, stop) = (self.base.bus.subscribe(), self.base.stop.clone());
         self.base.tasks.clone().spawn(async move {
             while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
-                if let BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant) = event {
-                    self.forget(&tenant);
+                match event {
+                    BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant) => self.forget(&tenant),
+                    BusEvent::Missed => self.forget_all(),
+                    _ => {}
                 }
             }
         });

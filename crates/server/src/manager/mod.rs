@@ -168,6 +168,11 @@ impl Service {
         true
     }
 
+    /// Lets every keeper look again.
+    fn wake_all(&self) {
+        self.known().values().filter(|known| known.kept).for_each(|known| known.wake.notify_one());
+    }
+
     /// What it takes to talk to a bot.
     ///
     /// # Errors
@@ -326,6 +331,10 @@ pub fn loops(app: &App) -> Vec<Loop> {
                     if !listener.wake(&tenant) {
                         woken.notify_one();
                     }
+                }
+                Some(BusEvent::Missed) => {
+                    listener.wake_all();
+                    woken.notify_one();
                 }
                 Some(_) => {}
                 None => return,

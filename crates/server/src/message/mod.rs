@@ -137,7 +137,7 @@ impl Service {
             };
             match event {
                 None => return,
-                Some(BusEvent::InstanceChanged { .. }) => {
+                Some(BusEvent::InstanceChanged { .. } | BusEvent::Missed) => {
                     self.wake_waiting.notify_one();
                     self.wake_repair.notify_one();
                 }

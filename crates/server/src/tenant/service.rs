@@ -84,6 +84,7 @@ impl Service {
                     () = stop.cancelled() => return,
                     event = events.next() => match event {
                         Some(BusEvent::TenantChanged(tenant)) => service.forget(&tenant),
+                        Some(BusEvent::Missed) => service.changes.note_all(service.base.clock.now()),
                         Some(_) => {}
                         None => return,
                     },

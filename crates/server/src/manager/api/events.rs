@@ -35,7 +35,11 @@ pub(in crate::manager) async fn handler(
     let tenant = of.tenant.id.clone();
     // Subscribed before the first look: no change falls between the two.
     let changes = app.bus.subscribe().filter_map(move |event| {
-        let ours = matches!(event, BusEvent::InstanceChanged { tenant: changed, .. } if changed == tenant);
+        let ours = match event {
+            BusEvent::InstanceChanged { tenant: changed, .. } => changed == tenant,
+            BusEvent::Missed => true,
+            _ => false,
+        };
         std::future::ready(ours.then_some(()))
     });
     let looks = stream::select(changes, watch::looks());

@@ -32,17 +32,12 @@ pub(in crate::manager) async fn handler(
     _: OnPlatform<may::FleetRead>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     // Subscribed before the first look: no change falls between the two.
-    let changes = app.bus.subscribe().filter_map(|event| {
-        std::future::ready(match event {
-            BusEvent::InstanceChanged { tenant, .. } => Some(tenant),
-            _ => None,
-        })
-    });
+    let changes = app.bus.subscribe();
     let (store, stop) = (app.clone(), app.stop.clone());
-    let later = changes.filter_map(move |tenant: TenantId| {
-        let app = store.clone();
-        // One that is gone is not told of any more.
-        async move { app.store.instances(&tenant).get().await.ok() }
+    let later = changes.flat_map(move |event| match event {
+        BusEvent::InstanceChanged { tenant, .. } => one(store.clone(), tenant).boxed(),
+        BusEvent::Missed => all(store.clone()).boxed(),
+        _ => stream::empty().boxed(),
     });
     let mut shown: HashMap<TenantId, i64> = HashMap::new();
     let instances = all(app.clone()).chain(later).filter(move |instance| {
@@ -54,6 +49,11 @@ pub(in crate::manager) async fn handler(
         async move { watch::event(&app, instance).await.ok().map(Ok) }
     });
     Sse::new(events.take_until(stop.cancelled_owned())).keep_alive(watch::heartbeat())
+}
+
+/// A tenant's bot as it is now. One that is gone is not told of any more.
+fn one(app: App, tenant: TenantId) -> impl Stream<Item = Instance> {
+    stream::once(async move { app.store.instances(&tenant).get().await.ok() }).filter_map(std::future::ready)
 }
 
 /// All bots as they are now, page by page; a failure ends the list.
