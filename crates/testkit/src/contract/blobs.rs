@@ -1,11 +1,16 @@
 //! What every store of blobs does.
 
+use std::time::Duration;
+
 use astrfleet_core::{
     Error,
     ports::{BlobStream, Blobs},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use secrecy::ExposeSecret as _;
+
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Runs all of it, below the prefix `contract/`.
 ///
@@ -17,6 +22,8 @@ pub async fn all(blobs: &dyn Blobs) {
     deletes(blobs).await;
     knows_keys(blobs).await;
     answers_many_at_once(blobs).await;
+    takes_what_is_large(blobs).await;
+    signs_addresses(blobs).await;
 }
 
 async fn keeps_and_replaces(blobs: &dyn Blobs) {
@@ -84,6 +91,7 @@ async fn knows_keys(blobs: &dyn Blobs) {
         assert!(matches!(blobs.put(key, pieces(&["x"]), 100).await, Err(Error::Invalid { .. })), "{key:?}");
         assert!(matches!(blobs.get(key).await, Err(Error::Invalid { .. })), "{key:?}");
         assert!(matches!(blobs.delete(key).await, Err(Error::Invalid { .. })), "{key:?}");
+        assert!(matches!(blobs.presigned(key, MINUTE).await, Err(Error::Invalid { .. })), "{key:?}");
     }
     for prefix in ["", "/", "contract", "../", "contract//"] {
         assert!(matches!(blobs.delete_all(prefix).await, Err(Error::Invalid { .. })), "{prefix:?}");
@@ -97,6 +105,64 @@ async fn answers_many_at_once(blobs: &dyn Blobs) {
         put.expect("each is stored");
     }
     assert!(texts.contains(&read(blobs, "contract/race").await), "one of them, whole");
+    blobs.delete_all("contract/").await.expect("deleted");
+}
+
+/// So large that it cannot go in one piece, and different everywhere.
+async fn takes_what_is_large(blobs: &dyn Blobs) {
+    const SIZE: usize = 20 * 1024 * 1024 + 1;
+    let large: Bytes =
+        (0..SIZE).map(|at| u8::try_from((at * 31 + at / 4096) % 251).unwrap_or(0)).collect::<Vec<_>>().into();
+    let content = |end: usize| {
+        let (large, cuts) = (large.clone(), (0..end).step_by(100_003));
+        stream::iter(cuts.map(move |at| Ok(large.slice(at..(at + 100_003).min(end))))).boxed()
+    };
+    assert_eq!(blobs.put("contract/large", content(SIZE), SIZE as u64).await.expect("it fits"), SIZE as u64);
+    let read: Vec<Bytes> = blobs.get("contract/large").await.expect("it is there").try_collect().await.expect("read");
+    assert!(read.concat() == large, "every byte is where it was");
+
+    let too_large = blobs.put("contract/large", content(SIZE), SIZE as u64 - 1).await;
+    assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");
+    let broken = content(SIZE - 1).chain(stream::iter([Err(std::io::Error::other("cut"))])).boxed();
+    blobs.put("contract/large", broken, SIZE as u64).await.expect_err("the content broke off");
+    // Whoever sent it goes away in the middle.
+    let endless = content(SIZE - 1).chain(stream::pending()).boxed();
+    let put = blobs.put("contract/unfinished", endless, SIZE as u64);
+    tokio::time::timeout(Duration::from_millis(500), put).await.expect_err("it does not end");
+    assert!(matches!(blobs.get("contract/unfinished").await, Err(Error::NotFound { .. })));
+    let read: Vec<Bytes> = blobs.get("contract/large").await.expect("it is there").try_collect().await.expect("read");
+    assert!(read.concat() == large, "what came later and not whole changed nothing");
+    blobs.delete_all("contract/").await.expect("deleted");
+}
+
+async fn signs_addresses(blobs: &dyn Blobs) {
+    blobs.put("contract/signed-_.x", pieces(&["for whoever has the address"]), 100).await.expect("it fits");
+    let Some(address) = blobs.presigned("contract/signed-_.x", MINUTE).await.expect("signed") else { return };
+    let address = address.expose_secret();
+    let client = reqwest::Client::new();
+    let answer = client.get(address).send().await.expect("an answer");
+    assert_eq!(answer.status(), reqwest::StatusCode::OK);
+    assert_eq!(answer.headers()["content-disposition"], "attachment", "a browser does not show it");
+    assert_eq!(answer.text().await.expect("text"), "for whoever has the address");
+
+    let other = address.replace("signed-_.x", "signed-_.y");
+    assert_eq!(client.get(&other).send().await.expect("an answer").status(), reqwest::StatusCode::FORBIDDEN);
+    let written = client.put(address).body("mine").send().await.expect("an answer").status();
+    assert_eq!(written, reqwest::StatusCode::FORBIDDEN, "it is for reading alone");
+
+    for ttl in [Duration::ZERO, Duration::from_hours(8 * 24)] {
+        assert!(matches!(blobs.presigned("contract/signed", ttl).await, Err(Error::Invalid { .. })));
+    }
+    let short = blobs.presigned("contract/signed-_.x", Duration::from_secs(1)).await.expect("signed");
+    let short = short.expect("it signs");
+    let over = async {
+        while client.get(short.expose_secret()).send().await.expect("an answer").status()
+            != reqwest::StatusCode::FORBIDDEN
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(MINUTE, over).await.expect("it is worth nothing after its time");
     blobs.delete_all("contract/").await.expect("deleted");
 }
 

@@ -42,6 +42,45 @@ pub async fn all(bus: &dyn Bus) {
     bus.publish(told[0].clone());
 }
 
+/// Runs what two processes on one bus do.
+///
+/// # Panics
+/// Where they do something else.
+pub async fn across(one: &dyn Bus, other: &dyn Bus) {
+    let ids = Ids::new(Arc::new(FixedClock::at(0)), Arc::new(CountingRng::default()));
+    let (mut here, mut there) = (one.subscribe(), other.subscribe());
+    let told: Vec<_> = (0..500).map(|_| BusEvent::SessionChanged(ids.tenant(), ids.session())).collect();
+    told.iter().cloned().for_each(|event| one.publish(event));
+    assert_eq!(heard(&mut there, told.len()).await, told, "the other process hears everything, in order");
+    let answer = BusEvent::TenantChanged(ids.tenant());
+    other.publish(answer.clone());
+    let mut all = told;
+    all.push(answer);
+    assert_eq!(heard(&mut here, all.len()).await, all, "nobody hears what they said twice");
+}
+
+/// Runs what a listener is promised after the way between two processes was lost and is there again.
+///
+/// # Panics
+/// Where it does not hear that it may have missed something, or hears nothing afterwards.
+pub async fn recovers(one: &dyn Bus, there: &mut BusStream) {
+    let missed = async { while there.next().await.expect("the bus goes on") != BusEvent::Missed {} };
+    tokio::time::timeout(PATIENCE, missed).await.expect("a listener hears that it may have missed something");
+    let ids = Ids::new(Arc::new(FixedClock::at(1_000_000)), Arc::new(CountingRng::default()));
+    let again = async {
+        // One event may be lost while the other side still connects: the next one is not.
+        loop {
+            let event = BusEvent::TenantChanged(ids.tenant());
+            one.publish(event.clone());
+            let hear = async { while there.next().await.expect("the bus goes on") != event {} };
+            if tokio::time::timeout(Duration::from_millis(500), hear).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("events come again");
+}
+
 async fn heard(listener: &mut BusStream, count: usize) -> Vec<BusEvent> {
     tokio::time::timeout(PATIENCE, listener.take(count).collect()).await.expect("the events come")
 }

@@ -20,8 +20,6 @@ pub(super) struct Rules {
     /// In what time one of them comes back.
     pub(super) interval: i64,
     replicas: i64,
-    /// Requests that this replica may allow without having asked.
-    share: u32,
 }
 
 impl Rules {
@@ -32,7 +30,7 @@ impl Rules {
         // A century is more than anybody means, and leaves room to add and to multiply.
         let longest = 3_155_760_000_000_000_000 / i64::from(limit.amount) / i64::from(replicas);
         let interval = i64::try_from(whole).unwrap_or(i64::MAX).min(longest.max(1));
-        Self { amount: limit.amount, interval, replicas: i64::from(replicas), share: limit.amount.div_ceil(replicas) }
+        Self { amount: limit.amount, interval, replicas: i64::from(replicas) }
     }
 
     /// A full bucket of all.
@@ -45,14 +43,15 @@ impl Rules {
         self.interval.saturating_mul(self.replicas)
     }
 
-    /// A full bucket of the share.
+    /// A full bucket of the share, which is one request at least.
     fn own_all(self) -> i64 {
-        self.own_interval().saturating_mul(i64::from(self.share))
+        self.all().max(self.own_interval())
     }
 
     /// The largest lease.
     fn lease_max(self) -> u32 {
-        (self.share / 4).max(1)
+        let share = i64::from(self.amount) / self.replicas;
+        u32::try_from(share / 4).unwrap_or(u32::MAX).max(1)
     }
 }
 
@@ -135,8 +134,9 @@ impl Key {
             return self.allowed(now);
         }
         let own_used = self.own_used(now).saturating_add(rules.own_interval());
-        let used = self.used(now).saturating_add(rules.interval);
-        let wait = (own_used - rules.own_all()).max(used - rules.all());
+        // Its share of what is there as last heard, and one where anything is.
+        let free = rules.all().saturating_sub(self.heard_used(now));
+        let wait = own_used.saturating_sub(free.max(rules.own_interval())).max(rules.interval.saturating_sub(free));
         if wait > 0 {
             return Verdict::Refused { retry_after: nanos(wait) };
         }
@@ -168,9 +168,9 @@ impl Key {
         Some(asked)
     }
 
-    /// Redis answered.
-    pub(super) fn answered(&mut self, answer: Answer, now: i64) {
-        let Some(asked) = self.asked.take() else { return };
+    /// Redis answered. Whether more was allowed meanwhile, which is to be told at once.
+    pub(super) fn answered(&mut self, answer: Answer, now: i64) -> bool {
+        let Some(asked) = self.asked.take() else { return false };
         self.settle(now);
         self.full_at = now.saturating_add(answer.full_in);
         let told = self.rules.own_interval().saturating_mul(i64::from(asked.debt));
@@ -183,11 +183,13 @@ impl Key {
             }
             self.leased_at = asked.at;
         }
+        self.own_used(now) > 0
     }
 
     /// Redis did not answer. Whether it heard is not known: what was told is told again, what came back is given up.
-    pub(super) fn unanswered(&mut self) {
+    pub(super) fn unanswered(&mut self) -> bool {
         self.asked = None;
+        false
     }
 
     /// Whether forgetting it changes nothing.
@@ -215,7 +217,13 @@ impl Key {
     fn used(&self, now: i64) -> i64 {
         // Rounded up: a request counts whole.
         let untold = self.own_used(now).saturating_add(self.rules.replicas - 1) / self.rules.replicas;
-        self.full_at.saturating_sub(now).max(0).saturating_add(untold)
+        self.heard_used(now).saturating_add(untold)
+    }
+
+    /// The same without what is untold. Leased requests that go back with the next word are there already.
+    fn heard_used(&self, now: i64) -> i64 {
+        let returning = self.rules.interval.saturating_mul(i64::from(self.unused));
+        self.full_at.saturating_sub(now).saturating_sub(returning).max(0)
     }
 
     /// Ends what is over, and what cannot be because the clock was set back or the limit changed.

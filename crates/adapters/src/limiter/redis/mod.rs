@@ -3,22 +3,22 @@
 //! grow without end.
 //!
 //! How. A replica that has leased requests of a key uses those. One that has none (it sees the key for the first time,
-//! or used its lease up faster than Redis answers) may allow its **share** without having asked: `ceil(amount /
-//! replicas)` at once, coming back at `1 / replicas` of the rate, and never more than it last heard to be there. What it
-//! allowed so is told to Redis, which takes it off the common bucket, below empty if need be. While Redis is away that
-//! same share is what remains: no switch is thrown, and when it is back, leases are.
+//! or used its lease up faster than Redis answers) may allow its **share** without having asked: `amount / replicas` at
+//! once (one at least), coming back at `1 / replicas` of the rate, and never more than its share of what it last heard to
+//! be there. What it allowed so is told to Redis, which takes it off the common bucket, below empty if need be. While
+//! Redis is away that same share is what remains: no switch is thrown, and when it is back, leases are.
 //!
 //! What it promises. With `T = per / amount` (in which one request comes back), `R` replicas that are configured as
 //! such, and Redis answering within `D`, any window of length `w` holds at most
 //!
 //! ```text
-//! amount + (w + 1 s + D) / T + R * ceil(amount / R)
+//! amount + (w + 1 s + D) / T + max(amount, R)
 //! ```
 //!
 //! allowed requests of one key: what a single limiter allows (`amount + w / T`), a second more (how long a lease may be
 //! used), and, where every replica meets a key unprepared at the moment at which the others have emptied its bucket, one
 //! amount more. That amount is a debt: the bucket stays closed until it is paid, so that in the long run it is `amount`
-//! per `per`. While Redis is away, any window holds at most `R * ceil(amount / R) + w / T`. Each time that Redis loses
+//! per `per`. While Redis is away, any window holds at most `max(amount, R) + w / T`. Each time that Redis loses
 //! the buckets (killed, flushed, failed over) adds at most one `amount`, once.
 //!
 //! Why debts end: a replica allows without asking only while it believes that something is there. Of the last charges

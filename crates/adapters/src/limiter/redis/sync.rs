@@ -58,13 +58,21 @@ async fn serve(
     let mut batch = Vec::with_capacity(BATCH_MAX);
     loop {
         let is_sweep = tokio::select! {
+            // What an earlier batch left to tell does not wait for somebody to come along.
+            biased;
+            _ = sweep.tick() => true,
+            () = std::future::ready(()), if !batch.is_empty() => false,
             count = queue.recv_many(&mut batch, BATCH_MAX) => if count == 0 {
                 return Ok(());
             } else {
                 false
             },
-            _ = sweep.tick() => true,
         };
+        while batch.len() < BATCH_MAX
+            && let Ok(key) = queue.try_recv()
+        {
+            batch.push(key);
+        }
         if is_sweep {
             let now = keys.now();
             while batch.len() < BATCH_MAX
@@ -108,10 +116,13 @@ async fn exchange(
     let values = answers.as_deref().unwrap_or_default();
     for (index, name) in names.into_iter().enumerate() {
         let answer = values.get(index).and_then(bucket::answer);
-        keys.with(&name, |key| match answer {
+        let owes = keys.with(&name, |key| match answer {
             Some(answer) => key.answered(answer, now),
             None => key.unanswered(),
         });
+        if answer.is_some() && owes == Some(true) {
+            batch.push(name.clone());
+        }
         if answer.is_some_and(|answer| answer.granted > 0) && leased.len() < WAITING_MAX {
             leased.push_back((now.saturating_add(LEASE_NS), name));
         }

@@ -1,1 +1,226 @@
-//! x
+//! The promise of this module's first comment, in simulated time: replicas, a bucket, and messages between them that
+//! take as long as they like.
+
+use std::{collections::VecDeque, time::Duration};
+
+use astrfleet_core::ports::{Limit, Verdict};
+use proptest::prelude::*;
+
+use super::key::{Answer, Asked, Key, LEASE_NS, Rules};
+
+/// The script of `bucket.rs` in Rust.
+#[derive(Default)]
+struct Bucket {
+    used: f64,
+    at: i64,
+}
+
+impl Bucket {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "as the script counts"
+    )]
+    fn serve(&mut self, rules: Rules, asked: Asked, now: i64) -> Answer {
+        let interval = rules.interval as f64;
+        let used = (self.used - (now - self.at).max(0) as f64 / interval).max(0.0);
+        let used = (used - f64::from(asked.back)).max(0.0) + f64::from(asked.debt);
+        let granted = f64::from(asked.want).min((f64::from(rules.amount) - used).floor()).max(0.0);
+        (self.used, self.at) = (used + granted, now);
+        Answer { granted: granted as u32, full_in: (self.used * interval).ceil() as i64 }
+    }
+}
+
+struct Replica {
+    key: Key,
+    /// On its way to the bucket, and when it arrives.
+    going: Option<(i64, Asked)>,
+    /// On its way back, and when it arrives.
+    coming: Option<(i64, Answer)>,
+}
+
+struct World {
+    rules: Rules,
+    now: i64,
+    bucket: Bucket,
+    replicas: Vec<Replica>,
+    delays: VecDeque<i64>,
+    allowed: Vec<i64>,
+}
+
+impl World {
+    fn new(limit: Limit, replicas: u32, delays: Vec<i64>) -> Self {
+        let rules = Rules::new(limit, replicas);
+        let now = 1_795_402_721_000_000_000;
+        let new = |_| Replica { key: Key::new(rules, now), going: None, coming: None };
+        let (replicas, allowed) = ((0..replicas).map(new).collect(), Vec::new());
+        Self { rules, now, bucket: Bucket::default(), replicas, delays: delays.into(), allowed }
+    }
+
+    fn delay(&mut self) -> i64 {
+        self.delays.rotate_left(1);
+        self.delays[0]
+    }
+
+    fn ask(&mut self, index: usize) {
+        let arrives = self.now + self.delay();
+        let replica = &mut self.replicas[index];
+        if let Some(asked) = replica.key.ask(self.now) {
+            replica.going = Some((arrives, asked));
+        }
+    }
+
+    /// Goes on to the next message that arrives before `until`, and delivers it.
+    fn step(&mut self, until: i64) -> bool {
+        let due = |replica: &Replica| match (&replica.going, &replica.coming) {
+            (Some((at, _)), _) | (None, Some((at, _))) => Some(*at),
+            (None, None) => None,
+        };
+        let next = (0..self.replicas.len()).filter_map(|index| Some((due(&self.replicas[index])?, index))).min();
+        let Some((at, index)) = next.filter(|(at, _)| *at <= until) else { return false };
+        self.now = self.now.max(at);
+        if let Some((_, asked)) = self.replicas[index].going.take() {
+            let answer = self.bucket.serve(self.rules, asked, self.now);
+            self.replicas[index].coming = Some((self.now + self.delay(), answer));
+        } else if let Some((_, answer)) = self.replicas[index].coming.take()
+            && self.replicas[index].key.answered(answer, self.now)
+        {
+            self.ask(index);
+        }
+        true
+    }
+
+    fn wait(&mut self, how_long: i64) {
+        let until = self.now + how_long;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    fn take(&mut self, index: usize) -> Verdict {
+        let key = &mut self.replicas[index].key;
+        let verdict = key.take(self.rules, self.now);
+        if matches!(verdict, Verdict::Allowed { .. }) {
+            self.allowed.push(self.now);
+        }
+        if key.needs_asking(self.now) {
+            self.ask(index);
+        }
+        verdict
+    }
+
+    /// The most that one window holds beyond what is promised for its length; negative where there is room.
+    fn excess(&self, delay_max: i64) -> i64 {
+        let (amount, replicas) = (i64::from(self.rules.amount), i64::try_from(self.replicas.len()).unwrap());
+        // One more: a window includes both its ends.
+        let base = amount + amount.max(replicas) + 1;
+        let mut most = i64::MIN;
+        for (first, start) in self.allowed.iter().enumerate() {
+            for (last, end) in self.allowed.iter().enumerate().skip(first) {
+                let promised = base + (end - start + LEASE_NS + delay_max) / self.rules.interval;
+                most = most.max(i64::try_from(last - first + 1).unwrap() - promised);
+            }
+        }
+        most
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_window_holds_more_than_promised(
+        amount in 1_u32..40,
+        per_ms in 100_u64..100_000,
+        replicas in 1_u32..5,
+        delays in proptest::collection::vec(0_i64..50_000_000, 1..20),
+        steps in proptest::collection::vec((0_usize..4, 0_i64..400, 1_u32..12), 1..120),
+    ) {
+        let limit = Limit { amount, per: Duration::from_millis(per_ms) };
+        let mut world = World::new(limit, replicas, delays);
+        for (index, wait_ms, takes) in steps {
+            world.wait(wait_ms * wait_ms * 10_000);
+            for _ in 0..takes {
+                world.take(index % replicas as usize);
+            }
+        }
+        // A message there and back, and one more for what was allowed meanwhile.
+        prop_assert!(world.excess(4 * 50_000_000) <= 0, "{} too many", world.excess(4 * 50_000_000));
+    }
+
+    /// Nobody is refused without need: one replica that is asked evenly at the rate that is allowed never refuses.
+    #[test]
+    fn what_is_allowed_is_had(amount in 2_u32..200, replicas in 1_u32..4, delay in 0_i64..5_000_000) {
+        let limit = Limit { amount, per: Duration::from_secs(10) };
+        let mut world = World::new(limit, replicas, vec![delay]);
+        let every = world.rules.interval + 1_000;
+        for number in 0..3 * amount {
+            let verdict = world.take(0);
+            prop_assert!(matches!(verdict, Verdict::Allowed { .. }), "refused the {number}. time: {verdict:?}");
+            world.wait(every);
+        }
+    }
+}
+
+#[test]
+fn one_after_another_uses_all_of_it() {
+    let limit = Limit { amount: 300, per: Duration::from_hours(1) };
+    let mut world = World::new(limit, 3, vec![1_000_000]);
+    for _ in 0..2_000 {
+        for index in 0..3 {
+            world.take(index);
+        }
+        world.wait(100_000);
+    }
+    let allowed = world.allowed.len();
+    // What is on its way for two milliseconds is twenty requests of each.
+    assert!((300..=360).contains(&allowed), "{allowed}: all of it, and little more");
+}
+
+#[test]
+fn a_debt_is_paid() {
+    let limit = Limit { amount: 30, per: Duration::from_mins(1) };
+    let mut world = World::new(limit, 3, vec![1_000_000]);
+    // One empties the bucket; the others come unprepared, and take their share on top.
+    for _ in 0..200 {
+        world.take(0);
+        world.wait(1_000_000);
+    }
+    for index in [1, 2] {
+        for _ in 0..50 {
+            world.take(index);
+        }
+        world.wait(10_000_000);
+    }
+    assert_eq!(world.allowed.len(), 30 + 10 + 10);
+    let Verdict::Refused { retry_after } = world.take(2) else { panic!("nothing is left") };
+    assert!(retry_after > Duration::from_secs(40), "{retry_after:?}: closed until the debt is paid");
+    world.wait(i64::try_from(retry_after.as_nanos()).unwrap());
+    assert!(matches!(world.take(2), Verdict::Allowed { .. }), "what it says about waiting is true");
+}
+
+#[test]
+fn leases_that_nobody_uses_go_back() {
+    let limit = Limit { amount: 100, per: Duration::from_hours(1) };
+    let mut world = World::new(limit, 1, vec![1_000_000]);
+    for _ in 0..20 {
+        world.take(0);
+        world.wait(2_000_000);
+    }
+    let held = world.bucket.used - 20.0;
+    assert!(held >= 1.0, "something is leased ahead");
+    world.wait(2 * LEASE_NS);
+    world.ask(0);
+    world.wait(LEASE_NS);
+    assert!(world.bucket.used <= 20.1, "{} are missing, 20 were used", world.bucket.used);
+}
+
+#[test]
+fn a_clock_that_is_set_back_locks_nobody_out() {
+    let limit = Limit { amount: 2, per: Duration::from_secs(2) };
+    let mut world = World::new(limit, 1, vec![1_000_000]);
+    world.take(0);
+    world.wait(10_000_000);
+    world.now -= 3_600_000_000_000;
+    let verdicts: Vec<_> = (0..5).map(|_| world.take(0)).collect();
+    let Some(Verdict::Refused { retry_after }) = verdicts.last() else { panic!("{verdicts:?}") };
+    assert!(*retry_after <= Duration::from_secs(6), "{retry_after:?}");
+}

@@ -1,0 +1,313 @@
+//! Real Redis servers as child processes: one alone, a cluster of six, and one with a replica that sentinels watch. Each
+//! may be killed, frozen, flushed and failed over. Nothing here is durable, as in production.
+
+use std::{ffi::OsString, path::Path, time::Duration};
+
+use astrfleet_adapters::redis::{Node, RedisSettings, Topology};
+use redis::{Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _, RedisResult, Value, cmd};
+use secrecy::SecretString;
+
+use crate::{kept::Kept, parts::find, ports::free_port};
+
+const HOST: &str = "127.0.0.1";
+/// The name under which the sentinels watch.
+const MASTER: &str = "astrfleet";
+/// After so long a node of a cluster, or a watched master, counts as gone.
+const GONE_AFTER: &str = "1000";
+/// The slots of a cluster.
+const SLOTS: u16 = 16_384;
+
+/// One server.
+pub struct Redis {
+    server: Kept,
+    port: u16,
+    is_plain: bool,
+}
+
+impl Redis {
+    /// Starts one and waits until it answers.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, that asks for a password.
+    pub async fn with_password(password: &str) -> Self {
+        let started = Self::prepared(&["--requirepass", password], true);
+        started.server.start();
+        started.wait().await;
+        started
+    }
+
+    /// The same, that speaks TLS alone. The key and the certificate lie in PEM files.
+    pub async fn with_tls(key: &Path, certificate: &Path) -> Self {
+        let port = free_port().to_string();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let (key, certificate) = (text(key), text(certificate));
+        let tls = ["--tls-key-file", &key, "--tls-cert-file", &certificate, "--tls-auth-clients", "no"];
+        let mut started = Self::prepared(&[&["--tls-port", &port][..], &tls[..]].concat(), false);
+        started.port = port.parse().unwrap();
+        started.server.start();
+        started.wait().await;
+        started
+    }
+
+    async fn with(further: &[&str]) -> Self {
+        let started = Self::prepared(further, true);
+        started.server.start();
+        started.wait().await;
+        started
+    }
+
+    fn prepared(further: &[&str], is_plain: bool) -> Self {
+        let server = Kept::new("redis", find("redis-server"));
+        let port = free_port();
+        let listening = if is_plain { port } else { 0 };
+        let mut arguments: Vec<OsString> = vec!["--port".into(), listening.to_string().into(), "--dir".into()];
+        arguments.push(server.folder().into());
+        let fixed = ["--bind", HOST, "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"];
+        arguments.extend(fixed.iter().chain(further).map(Into::into));
+        Self { server: server.args(arguments), port, is_plain }
+    }
+
+    /// Its port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How to reach it.
+    #[must_use]
+    pub fn settings(&self) -> RedisSettings {
+        RedisSettings::single(HOST, self.port)
+    }
+
+    /// Kills it: all that it held is gone.
+    pub fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// Starts it again on the same port, empty.
+    pub async fn restart(&self) {
+        self.server.start();
+        self.wait().await;
+    }
+
+    /// Stops it in the middle of whatever it does; connections stay.
+    pub fn freeze(&self) {
+        self.server.freeze();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.server.thaw();
+    }
+
+    /// Lets it do nothing for a while (`DEBUG SLEEP`), and waits until it does something again.
+    pub async fn sleep(&self, how_long: Duration) {
+        let mut sleep = cmd("DEBUG");
+        sleep.arg("SLEEP").arg(how_long.as_secs_f64());
+        self.ask::<()>(&sleep).await.unwrap();
+    }
+
+    /// Empties it.
+    pub async fn flush(&self) {
+        self.ask::<()>(&cmd("FLUSHALL")).await.unwrap();
+    }
+
+    /// Cuts every other connection of one kind: `normal` or `pubsub`.
+    pub async fn cut(&self, kind: &str) {
+        let mut cut = cmd("CLIENT");
+        cut.arg(&["KILL", "TYPE", kind, "SKIPME", "yes"]);
+        self.ask::<()>(&cut).await.unwrap();
+    }
+
+    /// Asks it something on a connection of its own.
+    ///
+    /// # Errors
+    /// Redis's own, and those of the way to it.
+    pub async fn ask<T: FromRedisValue>(&self, question: &Cmd) -> RedisResult<T> {
+        ask(self.port, question).await
+    }
+
+    async fn wait(&self) {
+        let answers = async || {
+            if self.is_plain {
+                // One that wants a password has answered too.
+                return ask::<Value>(self.port, &cmd("PING"))
+                    .await
+                    .map_or_else(|error| error.code() == Some("NOAUTH"), |_| true);
+            }
+            tokio::net::TcpStream::connect((HOST, self.port)).await.is_ok()
+        };
+        self.server.wait_until("Redis", answers).await;
+    }
+}
+
+/// Six nodes: three masters, and a replica of each.
+pub struct RedisCluster {
+    nodes: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// Starts them and waits until they are one.
+    pub async fn start() -> Self {
+        let settings = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            GONE_AFTER,
+            "--cluster-replica-validity-factor",
+            "0",
+        ];
+        let nodes: Vec<Redis> = (0..6)
+            .map(|_| {
+                let bus = free_port().to_string();
+                Redis::prepared(&[&settings[..], &["--cluster-port", &bus]].concat(), true)
+            })
+            .collect();
+        nodes.iter().for_each(|node| node.server.start());
+        for node in &nodes {
+            node.wait().await;
+        }
+        let cluster = Self { nodes };
+        cluster.join().await;
+        cluster
+    }
+
+    async fn join(&self) {
+        let (masters, replicas) = self.nodes.split_at(3);
+        for (number, master) in (0_u16..).zip(masters) {
+            let (first, end) = (SLOTS / 3 * number, if number == 2 { SLOTS } else { SLOTS / 3 * (number + 1) });
+            cluster(master, &["ADDSLOTSRANGE", &first.to_string(), &(end - 1).to_string()]).await;
+        }
+        for node in &self.nodes[1..] {
+            let bus: Vec<String> = node.ask(cmd("CONFIG").arg("GET").arg("cluster-port")).await.unwrap();
+            let meet = ["MEET", HOST, &self.nodes[0].port.to_string(), &self.bus_port().await];
+            assert_eq!(bus.len(), 2);
+            cluster(node, &meet).await;
+        }
+        self.wait_until("to know each other", async |node| lines(node).await.len() == 6).await;
+        for (replica, master) in replicas.iter().zip(masters) {
+            let id: String = master.ask(cmd("CLUSTER").arg("MYID")).await.unwrap();
+            cluster(replica, &["REPLICATE", &id]).await;
+        }
+        self.wait_until("to be one cluster", async |node| is_whole(node).await).await;
+        for replica in replicas {
+            let linked = async || info(replica, "replication").await.contains("master_link_status:up");
+            replica.server.wait_until("replication", linked).await;
+        }
+    }
+
+    async fn bus_port(&self) -> String {
+        let port: Vec<String> = self.nodes[0].ask(cmd("CONFIG").arg("GET").arg("cluster-port")).await.unwrap();
+        port[1].clone()
+    }
+
+    /// How to reach it: by two of its nodes.
+    #[must_use]
+    pub fn settings(&self) -> RedisSettings {
+        let node = |index: usize| Node { host: HOST.to_owned(), port: self.nodes[index].port };
+        RedisSettings { nodes: vec![node(0), node(1)], topology: Topology::Cluster, ..RedisSettings::single(HOST, 1) }
+    }
+
+    /// Kills the first master, and waits until its replica has taken over.
+    pub async fn fail_over(&self) {
+        self.nodes[0].kill();
+        let promoted = &self.nodes[3];
+        let is_master =
+            async || info(promoted, "replication").await.contains("role:master") && is_whole(promoted).await;
+        promoted.server.wait_until("the fail-over", is_master).await;
+        for node in [1, 2, 4, 5].map(|index| &self.nodes[index]) {
+            node.server.wait_until("the fail-over to be known", async || is_whole(node).await).await;
+        }
+    }
+
+    async fn wait_until(&self, what: &str, ready: impl AsyncFn(&Redis) -> bool) {
+        for node in &self.nodes {
+            node.server.wait_until(what, async || ready(node).await).await;
+        }
+    }
+}
+
+/// A master with a replica, watched by three sentinels.
+pub struct RedisSentinels {
+    master: Redis,
+    replica: Redis,
+    sentinels: Vec<Redis>,
+}
+
+impl RedisSentinels {
+    /// Starts them and waits until the sentinels know each other and the replica.
+    pub async fn start() -> Self {
+        let master = Redis::start().await;
+        let replica = Redis::with(&["--replicaof", &format!("{HOST} {}", master.port)]).await;
+        let linked = async || info(&replica, "replication").await.contains("master_link_status:up");
+        replica.server.wait_until("replication", linked).await;
+        let sentinels: Vec<Redis> = (0..3).map(|_| sentinel(master.port)).collect();
+        for sentinel in &sentinels {
+            sentinel.server.start();
+            sentinel.wait().await;
+        }
+        for sentinel in &sentinels {
+            let knows_all = async || {
+                let about = info(sentinel, "sentinel").await;
+                about.contains("status=ok") && about.contains("slaves=1,sentinels=3")
+            };
+            sentinel.server.wait_until("the sentinels", knows_all).await;
+        }
+        Self { master, replica, sentinels }
+    }
+
+    /// How to reach the master: by the sentinels.
+    #[must_use]
+    pub fn settings(&self) -> RedisSettings {
+        let node = |sentinel: &Redis| Node { host: HOST.to_owned(), port: sentinel.port };
+        let topology = Topology::Sentinel { master: MASTER.to_owned(), password: SecretString::default() };
+        RedisSettings { nodes: self.sentinels.iter().map(node).collect(), topology, ..RedisSettings::single(HOST, 1) }
+    }
+
+    /// Kills the master, and waits until the sentinels have made the replica master.
+    pub async fn fail_over(&self) {
+        self.master.kill();
+        let is_master = async || info(&self.replica, "replication").await.contains("role:master");
+        self.replica.server.wait_until("the fail-over", is_master).await;
+    }
+}
+
+fn sentinel(master: u16) -> Redis {
+    let server = Kept::new("sentinel", find("redis-server"));
+    let port = free_port();
+    let config = server.folder().join("sentinel.conf");
+    let text = format!(
+        "bind {HOST}\nport {port}\ndir {}\nsentinel monitor {MASTER} {HOST} {master} 2\n\
+         sentinel down-after-milliseconds {MASTER} {GONE_AFTER}\nsentinel failover-timeout {MASTER} 3000\n",
+        server.folder().display()
+    );
+    std::fs::write(&config, text).unwrap();
+    Redis { server: server.args([config.into_os_string(), "--sentinel".into()]), port, is_plain: true }
+}
+
+async fn ask<T: FromRedisValue>(port: u16, question: &Cmd) -> RedisResult<T> {
+    let address = ConnectionAddr::Tcp(HOST.to_owned(), port).into_connection_info()?;
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    let mut connection = Client::open(address)?.get_multiplexed_async_connection_with_config(&config).await?;
+    question.query_async(&mut connection).await
+}
+
+async fn cluster(node: &Redis, words: &[&str]) {
+    node.ask::<()>(cmd("CLUSTER").arg(words)).await.unwrap();
+}
+
+async fn lines(node: &Redis) -> Vec<String> {
+    let text: String = node.ask(cmd("CLUSTER").arg("NODES")).await.unwrap();
+    text.lines().filter(|line| !line.contains("handshake")).map(str::to_owned).collect()
+}
+
+async fn is_whole(node: &Redis) -> bool {
+    let text: String = node.ask(cmd("CLUSTER").arg("INFO")).await.unwrap_or_default();
+    text.contains("cluster_state:ok") && text.contains("cluster_size:3")
+}
+
+async fn info(node: &Redis, section: &str) -> String {
+    node.ask(cmd("INFO").arg(section)).await.unwrap_or_default()
+}

@@ -1,0 +1,154 @@
+//! Real S3 storages as child processes, each with one bucket: SeaweedFS, and MinIO, which is a program of another
+//! licence, built from its published module and never linked.
+
+use std::{ffi::OsString, time::Duration};
+
+use astrfleet_adapters::blobs::{Encryption, S3Settings};
+use object_store::{aws::AmazonS3Builder, path::Path, signer::Signer as _};
+
+use crate::{kept::Kept, parts::find, ports::free_port};
+
+const ACCESS_KEY: &str = "astrfleet-test";
+const SECRET_KEY: &str = "a secret of tests alone";
+const REGION: &str = "us-east-1";
+const BUCKET: &str = "astrfleet";
+
+/// A storage that runs.
+pub struct S3 {
+    server: Kept,
+    port: u16,
+}
+
+impl S3 {
+    /// `SeaweedFS`.
+    pub async fn seaweed() -> Self {
+        let server = Kept::new("weed", find("weed"));
+        let config = server.folder().join("s3.json");
+        let text = format!(
+            r#"{{"identities":[{{"name":"test","actions":["Admin","Read","Write","List"],
+            "credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}]}}]}}"#
+        );
+        std::fs::write(&config, text).unwrap();
+        let port = free_port();
+        let mut arguments: Vec<OsString> = vec!["mini".into(), dir("-dir=", server.folder())];
+        arguments.push(dir("-s3.config=", &config));
+        arguments.push(format!("-s3.port={port}").into());
+        for other in ["s3", "master", "volume", "filer"] {
+            arguments.push(format!("-{other}.port.grpc={}", free_port()).into());
+        }
+        for other in ["master", "volume", "filer"] {
+            arguments.push(format!("-{other}.port={}", free_port()).into());
+        }
+        // Both addresses: otherwise it binds to whatever the machine has.
+        for fixed in ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0"] {
+            arguments.push(fixed.into());
+        }
+        arguments.extend(["-admin.ui=false".into(), "-webdav=false".into()]);
+        Self::started(Self { server: server.args(arguments), port }).await
+    }
+
+    /// MinIO.
+    pub async fn minio() -> Self {
+        let server = Kept::new("minio", find("minio"));
+        let port = free_port();
+        let data = server.folder().join("data");
+        let server = server
+            .args(["server".into(), "--quiet".into(), "--address".into(), OsString::from(format!("127.0.0.1:{port}"))])
+            .args([data])
+            .env("MINIO_ROOT_USER", ACCESS_KEY)
+            .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
+            .env("MINIO_BROWSER", "off")
+            // A key management of one key, so that objects can be encrypted.
+            .env("MINIO_KMS_SECRET_KEY", "test-key:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+        Self::started(Self { server, port }).await
+    }
+
+    async fn started(self) -> Self {
+        self.server.start();
+        let client = reqwest::Client::new();
+        let is_made = async || {
+            let address = self.bucket_address().await;
+            let answer = client.put(address).timeout(Duration::from_secs(5)).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == reqwest::StatusCode::CONFLICT)
+        };
+        self.server.wait_until("the storage", is_made).await;
+        self
+    }
+
+    /// Where a bucket is made with one PUT, for a minute.
+    async fn bucket_address(&self) -> reqwest::Url {
+        let builder = AmazonS3Builder::new().with_endpoint(self.endpoint()).with_allow_http(true).with_region(REGION);
+        let keys = builder.with_access_key_id(ACCESS_KEY).with_secret_access_key(SECRET_KEY);
+        let signer = keys.with_bucket_name(BUCKET).with_http_connector(Nobody).build().unwrap();
+        let path = Path::default();
+        signer.signed_url(reqwest::Method::PUT, &path, Duration::from_mins(1)).await.unwrap()
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// How to reach its bucket.
+    #[must_use]
+    pub fn settings(&self) -> S3Settings {
+        S3Settings {
+            endpoint: self.endpoint(),
+            region: REGION.to_owned(),
+            bucket: BUCKET.to_owned(),
+            virtual_hosted: false,
+            access_key: ACCESS_KEY.into(),
+            secret_key: SECRET_KEY.into(),
+            encryption: Encryption::Bucket,
+            ca_pem: None,
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Kills it at once.
+    pub fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// Starts it again with what it had.
+    pub async fn restart(&self) {
+        self.server.start();
+        let client = reqwest::Client::new();
+        let address = self.bucket_address().await;
+        // The bucket is there already, and whoever says so can also be asked for objects.
+        let is_up = async || {
+            let answer = client.put(address.clone()).timeout(Duration::from_secs(5)).send().await;
+            answer.is_ok_and(|answer| !answer.status().is_server_error())
+        };
+        self.server.wait_until("the storage", is_up).await;
+    }
+}
+
+fn dir(flag: &str, path: &std::path::Path) -> OsString {
+    let mut argument = OsString::from(flag);
+    argument.push(path);
+    argument
+}
+
+/// Signing needs no connection.
+#[derive(Debug)]
+struct Nobody;
+
+#[derive(Debug)]
+struct NoService;
+
+impl object_store::client::HttpConnector for Nobody {
+    fn connect(&self, _: &object_store::ClientOptions) -> object_store::Result<object_store::client::HttpClient> {
+        Ok(object_store::client::HttpClient::new(NoService))
+    }
+}
+
+#[async_trait::async_trait]
+impl object_store::client::HttpService for NoService {
+    async fn call(
+        &self,
+        _: object_store::client::HttpRequest,
+    ) -> Result<object_store::client::HttpResponse, object_store::client::HttpError> {
+        let refused = std::io::Error::other("only addresses are signed here");
+        Err(object_store::client::HttpError::new(object_store::client::HttpErrorKind::Unknown, refused))
+    }
+}

@@ -1,0 +1,251 @@
+//! The bus and the limiter on real Redis servers: alone, as a cluster, behind sentinels; and what is left of their
+//! promises when Redis is killed, frozen, flushed and failed over.
+
+use std::{sync::Arc, time::Duration};
+
+use astrfleet_adapters::{
+    bus::RedisBus,
+    limiter::RedisLimiter,
+    redis::{Redis as Way, RedisSettings},
+};
+use astrfleet_core::{
+    id::Ids,
+    ports::{
+        Bus, BusEvent, BusStream, Clock, Limit, Limiter, Rng, Verdict,
+        testing::{CountingRng, FixedClock},
+    },
+    time::Timestamp,
+};
+use astrfleet_testkit::{
+    contract,
+    redis::{Redis, RedisCluster, RedisSentinels},
+};
+use futures_util::StreamExt as _;
+
+/// A wait that ends at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The clock of this machine: leases run out by it.
+struct RealClock;
+
+impl Clock for RealClock {
+    fn now(&self) -> Timestamp {
+        static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        let since = i64::try_from(START.elapsed().as_micros()).unwrap();
+        Timestamp::from_micros(1_795_402_721_000_042 + since)
+    }
+}
+
+async fn bus(settings: &RedisSettings, name: u8, capacity: usize) -> RedisBus {
+    let rng = CountingRng::default();
+    // Each process has a name of its own.
+    (0..name).for_each(|_| rng.fill(&mut [0; 16]));
+    let bus = RedisBus::new(Way::new(settings.clone()).unwrap(), &rng, capacity);
+    assert!(bus.connected(PATIENCE).await, "it connects");
+    bus
+}
+
+async fn two(settings: &RedisSettings) -> (RedisBus, RedisBus) {
+    (bus(settings, 0, 1024).await, bus(settings, 1, 1024).await)
+}
+
+async fn bus_contract(settings: &RedisSettings) {
+    let (one, other) = two(settings).await;
+    contract::bus::all(&one).await;
+    contract::bus::across(&one, &other).await;
+}
+
+async fn limiters(settings: &RedisSettings, count: u32) -> Vec<Arc<dyn Limiter>> {
+    let mut limiters: Vec<Arc<dyn Limiter>> = Vec::new();
+    for _ in 0..count {
+        let limiter = RedisLimiter::new(Way::new(settings.clone()).unwrap(), Arc::new(RealClock), count, 1_000);
+        assert!(limiter.connected(PATIENCE).await, "it connects");
+        limiters.push(Arc::new(limiter));
+    }
+    limiters
+}
+
+async fn nothing() {}
+
+#[tokio::test]
+async fn one_redis() {
+    let redis = Redis::start().await;
+    bus_contract(&redis.settings()).await;
+
+    let clock = Arc::new(FixedClock::at(1_795_402_721_000_042));
+    let limiter = RedisLimiter::new(Way::new(redis.settings()).unwrap(), clock.clone(), 1, 1_000);
+    contract::limiter::all(&limiter, &clock);
+
+    let limiters = limiters(&redis.settings(), 3).await;
+    contract::limiter::shared(&limiters, "ten_1", 3_000, 300, nothing()).await;
+    contract::limiter::shared(&limiters, "ten_2", 1, 3, nothing()).await;
+    redis.flush().await;
+    assert!(Way::new(redis.settings()).unwrap().check().await.unwrap().starts_with("Redis 7"));
+}
+
+#[tokio::test]
+async fn a_cluster_that_fails_over() {
+    let redis = RedisCluster::start().await;
+    bus_contract(&redis.settings()).await;
+    assert!(Way::new(redis.settings()).unwrap().check().await.unwrap().ends_with("(cluster)"));
+    let limiters = limiters(&redis.settings(), 3).await;
+    for key in ["a", "b", "c", "d"] {
+        contract::limiter::shared(&limiters, key, 300, 100, nothing()).await;
+    }
+    // Each process may be connected to any node: all of them hear, by whichever is left.
+    let (one, other) = two(&redis.settings()).await;
+    let (mut there, mut here) = (other.subscribe(), one.subscribe());
+    // A third of the keys is with the node that goes; replication is not waited for, so these may begin anew.
+    let fail_over = async { redis.fail_over().await };
+    let mut losses = 0;
+    tokio::join!(fail_over, async {
+        for key in ["e", "f", "g", "h", "i", "j"] {
+            let allowed = contract::limiter::shared(&limiters, key, 300, 600, nothing()).await;
+            losses += u32::from(allowed > 400);
+        }
+    });
+    assert!(losses < 6, "not every key was on the node that went");
+    assert!(contract::limiter::shared(&limiters, "after", 300, 100, nothing()).await >= 300);
+    speaks(&one, &mut there).await;
+    speaks(&other, &mut here).await;
+}
+
+#[tokio::test]
+async fn sentinels_that_fail_over() {
+    let redis = RedisSentinels::start().await;
+    bus_contract(&redis.settings()).await;
+    let limiters = limiters(&redis.settings(), 3).await;
+    contract::limiter::shared(&limiters, "before", 300, 100, nothing()).await;
+    let (one, other) = two(&redis.settings()).await;
+    let mut there = other.subscribe();
+    contract::limiter::shared(&limiters, "meanwhile", 300, 600, redis.fail_over()).await;
+    contract::bus::recovers(&one, &mut there).await;
+    contract::limiter::shared(&limiters, "after", 300, 100, nothing()).await;
+}
+
+#[tokio::test]
+async fn the_bus_of_a_redis_that_fails() {
+    let redis = Redis::start().await;
+    let (one, other) = two(&redis.settings()).await;
+    let (mut here, mut there) = (one.subscribe(), other.subscribe());
+
+    redis.kill();
+    local_events_go_on(&one, &mut here).await;
+    redis.restart().await;
+    contract::bus::recovers(&one, &mut there).await;
+    contract::bus::recovers(&other, &mut here).await;
+
+    // Cut on one side alone: the listening one, then the telling one.
+    redis.cut("pubsub").await;
+    contract::bus::recovers(&one, &mut there).await;
+    redis.cut("normal").await;
+    contract::bus::recovers(&one, &mut there).await;
+
+    redis.flush().await;
+    speaks(&one, &mut there).await;
+    redis.sleep(Duration::from_secs(2)).await;
+    speaks(&one, &mut there).await;
+    speaks(&other, &mut here).await;
+
+    // Connections stand, and nothing comes through them.
+    redis.freeze();
+    local_events_go_on(&one, &mut here).await;
+    redis.thaw();
+    speaks(&one, &mut there).await;
+    speaks(&other, &mut here).await;
+}
+
+#[tokio::test]
+async fn a_queue_that_runs_over_is_owned_up_to() {
+    let redis = Redis::start().await;
+    let (one, other) = (bus(&redis.settings(), 0, 64).await, bus(&redis.settings(), 1, 1024).await);
+    let mut there = other.subscribe();
+    redis.freeze();
+    let ids = Ids::new(Arc::new(RealClock), Arc::new(CountingRng::default()));
+    (0..10_000).for_each(|_| one.publish(BusEvent::TenantChanged(ids.tenant())));
+    redis.thaw();
+    contract::bus::recovers(&one, &mut there).await;
+}
+
+#[tokio::test]
+async fn limits_of_a_redis_that_fails() {
+    let redis = Redis::start().await;
+    let limiters = limiters(&redis.settings(), 3).await;
+    let settings = redis.settings();
+
+    // One who finds no Redis starts all the same, and goes by its share.
+    redis.kill();
+    let late = RedisLimiter::new(Way::new(settings.clone()).unwrap(), Arc::new(RealClock), 3, 1_000);
+    let limit = Limit { amount: 30, per: Duration::from_hours(1) };
+    let alone = (0..100).filter(|_| matches!(late.take("alone", limit), Verdict::Allowed { .. })).count();
+    assert_eq!(alone, 10, "its share");
+    assert!(!late.connected(Duration::ZERO).await);
+    // All three together allow what one would.
+    contract::limiter::shared(&limiters, "away", 300, 0, nothing()).await;
+    redis.restart().await;
+    assert!(late.connected(PATIENCE).await, "it recovers by itself");
+    contract::limiter::shared(&limiters, "back", 300, 300, nothing()).await;
+
+    let restart = async {
+        redis.kill();
+        redis.restart().await;
+    };
+    contract::limiter::shared(&limiters, "restarted", 3_000, 6_000, restart).await;
+    contract::limiter::shared(&limiters, "flushed", 3_000, 6_000, redis.flush()).await;
+    contract::limiter::shared(&limiters, "asleep", 3_000, 3_000, redis.sleep(Duration::from_secs(2))).await;
+}
+
+#[tokio::test]
+async fn a_password_and_tls() {
+    let secret = "a password of tests";
+    let redis = Redis::with_password(secret).await;
+    let refused = Way::new(redis.settings()).unwrap().check().await.unwrap_err();
+    assert!(std::error::Error::source(&refused).unwrap().to_string().contains("NOAUTH"), "{refused:?}");
+    let known = RedisSettings { password: secret.into(), ..redis.settings() };
+    Way::new(known.clone()).unwrap().check().await.unwrap();
+    assert!(!format!("{known:?}").contains(secret), "secrets do not print");
+    bus_contract(&known).await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (key, certificate) = (folder.path().join("key.pem"), folder.path().join("certificate.pem"));
+    let made = std::process::Command::new(astrfleet_testkit::parts::find("openssl"))
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let redis = Redis::with_tls(&key, &certificate).await;
+    let trusted = std::fs::read(&certificate).unwrap();
+    let encrypted = RedisSettings { tls: true, ca_pem: Some(trusted), ..redis.settings() };
+    Way::new(encrypted.clone()).unwrap().check().await.unwrap();
+    bus_contract(&encrypted).await;
+    let strangers = RedisSettings { ca_pem: None, ..encrypted };
+    Way::new(strangers).unwrap().check().await.expect_err("a certificate that nobody signed");
+    Way::new(redis.settings()).unwrap().check().await.expect_err("no TLS where TLS is spoken");
+}
+
+/// Events of one process come to another, however many were lost before.
+async fn speaks(one: &dyn Bus, there: &mut BusStream) {
+    let ids = Ids::new(Arc::new(RealClock), Arc::new(CountingRng::default()));
+    let heard = async {
+        loop {
+            let event = BusEvent::TenantChanged(ids.tenant());
+            one.publish(event.clone());
+            let hear = async { while there.next().await.expect("the bus goes on") != event {} };
+            if tokio::time::timeout(Duration::from_millis(500), hear).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.expect("events come");
+}
+
+/// Without Redis, this process hears itself.
+async fn local_events_go_on(one: &dyn Bus, here: &mut BusStream) {
+    speaks(one, here).await;
+}
