@@ -68,7 +68,7 @@ impl Redis {
         let info: String = cmd("INFO").arg("server").query_async(&mut node).await.map_err(unavailable)?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
         // A cluster may answer PING while it serves no keys: one command that needs a key says so.
-        self.keys().await.map_err(unavailable)?.ping(&self.key("ping")).await.map_err(unavailable)?;
+        self.keys().await.map_err(unavailable)?.ping(&self.key("ping"), self.timeout()).await.map_err(unavailable)?;
         Ok(format!("Redis {version} ({})", self.0.settings.topology.name()))
     }
 

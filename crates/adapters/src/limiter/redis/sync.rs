@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{Keys, WAITING_MAX, bucket, key::LEASE_NS};
-use crate::redis::{Backoff, Link, Redis, within};
+use crate::redis::{Backoff, Link, Redis};
 
 /// Keys in one batch.
 const BATCH_MAX: usize = 512;
@@ -82,7 +82,7 @@ async fn serve(
             }
         }
         if batch.is_empty() {
-            within(limit, link.ping(&redis.key("ping"))).await?;
+            link.ping(&redis.key("ping"), limit).await?;
         } else {
             exchange(redis, keys, &mut link, &mut batch, &mut leased).await?;
         }
@@ -111,11 +111,11 @@ async fn exchange(
         commands.push(bucket::command(&redis.key(&format!("limit:{name}")), rules, asked));
         names.push(name);
     }
-    let answers = within(redis.timeout().saturating_mul(2), link.run(commands)).await;
+    let answers = link.run(commands, redis.timeout()).await;
     let now = keys.now();
     let values = answers.as_deref().unwrap_or_default();
     for (index, name) in names.into_iter().enumerate() {
-        let answer = values.get(index).and_then(bucket::answer);
+        let answer = values.get(index).and_then(Option::as_ref).and_then(bucket::answer);
         let owes = keys.with(&name, |key| match answer {
             Some(answer) => key.answered(answer, now),
             None => key.unanswered(),
