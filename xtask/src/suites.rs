@@ -30,7 +30,7 @@ struct Suite {
 
 /// Meets the needs, runs the suites, prints the table; fails when any suite failed, crashed or left a test out.
 pub fn run(workspace: &Workspace, filter: &[String]) -> Result<()> {
-    needs::meet(workspace)?;
+    needs::meet(workspace, filter)?;
     let (outcome, took) = timed(|| run_all(workspace, filter));
     let (suites, good) = outcome?;
 

@@ -3,8 +3,13 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, limiter::MemoryLimiter};
-use astrfleet_core::ports::{Clock, Rng};
+use astrfleet_adapters::{
+    blobs::{FolderBlobs, S3Blobs},
+    bus::{MemoryBus, RedisBus},
+    limiter::{MemoryLimiter, RedisLimiter},
+    redis::Redis,
+};
+use astrfleet_core::ports::{Blobs, Bus, Clock, Limiter, Rng};
 use astrfleet_runtime::{
     astrbot::{AstrBots, ClientLimits},
     environment::{Environment, Options, Report},
@@ -88,12 +93,13 @@ pub async fn ports(
         isolate: config.bots.own_user && prepared.readable_by_others(),
         ..Settings::new(data.join("bots"), &prepared.astrbot, &prepared.version)
     };
+    let (bus, limiter) = shared(config, &clock, &*rng)?;
     let runtime = ProcessRuntime::new(settings, Arc::clone(&clock), Arc::clone(&rng))?;
     Ok(Ports {
         store: Arc::new(db),
-        bus: Arc::new(MemoryBus::new(BUS_CAPACITY)),
-        limiter: Arc::new(MemoryLimiter::new(Arc::clone(&clock), LIMITER_KEYS)),
-        blobs: Arc::new(FolderBlobs::open(&data.join("blobs"))?),
+        bus,
+        limiter,
+        blobs: blobs(config, data)?,
         runtime: Arc::new(runtime),
         bots: Arc::new(AstrBots::new(
             Arc::clone(&clock),
@@ -103,5 +109,41 @@ pub async fn ports(
         )?),
         clock,
         rng,
+    })
+}
+
+/// The way to Redis, where one is configured.
+///
+/// # Errors
+/// Where what is configured cannot be meant.
+pub fn redis(config: &Config) -> Result<Option<Redis>> {
+    let Some(settings) = config.redis.settings()? else { return Ok(None) };
+    Ok(Some(Redis::new(settings)?))
+}
+
+/// The bucket, where one is configured.
+///
+/// # Errors
+/// Where what is configured cannot be meant.
+pub fn bucket(config: &Config) -> Result<Option<S3Blobs>> {
+    let Some(settings) = config.blobs.settings()? else { return Ok(None) };
+    Ok(Some(S3Blobs::new(&settings)?))
+}
+
+/// What several processes share. It is not waited for: they start without Redis, too.
+fn shared(config: &Config, clock: &Arc<dyn Clock>, rng: &dyn Rng) -> Result<(Arc<dyn Bus>, Arc<dyn Limiter>)> {
+    let clock = Arc::clone(clock);
+    let Some(redis) = redis(config)? else {
+        return Ok((Arc::new(MemoryBus::new(BUS_CAPACITY)), Arc::new(MemoryLimiter::new(clock, LIMITER_KEYS))));
+    };
+    let bus = RedisBus::new(redis.clone(), rng, BUS_CAPACITY);
+    let limiter = RedisLimiter::new(redis, clock, config.redis.replicas, LIMITER_KEYS);
+    Ok((Arc::new(bus), Arc::new(limiter)))
+}
+
+fn blobs(config: &Config, data: &DataFolder) -> Result<Arc<dyn Blobs>> {
+    Ok(match bucket(config)? {
+        Some(bucket) => Arc::new(bucket),
+        None => Arc::new(FolderBlobs::open(&data.join("blobs"))?),
     })
 }

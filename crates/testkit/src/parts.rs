@@ -109,12 +109,16 @@ pub async fn astrbot() -> Environment {
     Environment::prepare(&options, &|_| {}).await.unwrap_or_else(|error| panic!("no AstrBot to test with: {error}"))
 }
 
-/// Where `make test` puts what no package of the system has.
+/// Where `make test` puts what no package of the system has: a folder for each, the newest first.
 fn fetched_tools() -> impl Iterator<Item = PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let tools = cache.map(|cache| cache.join("astrfleet").join("tools"));
-    tools.into_iter().flat_map(|tools| [tools.join("seaweedfs").join("bin"), tools.join("minio")])
+    let tools = cache.and_then(|cache| std::fs::read_dir(cache.join("astrfleet").join("tools")).ok());
+    let entries = tools.into_iter().flatten().flatten();
+    let finished = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    let mut folders: Vec<PathBuf> = finished.map(|entry| entry.path()).collect();
+    folders.sort();
+    folders.into_iter().rev().flat_map(|folder| [folder.join("bin"), folder])
 }
 
 /// The folder with the programs of the newest PostgreSQL here: Debian keeps them off the `PATH`.

@@ -165,7 +165,9 @@ impl RedisCluster {
                 Redis::prepared(&[&settings[..], &["--cluster-port", &bus]].concat(), true)
             })
             .collect();
-        nodes.iter().for_each(|node| node.server.start());
+        for node in &nodes {
+            node.server.start();
+        }
         for node in &nodes {
             node.wait().await;
         }
@@ -180,11 +182,9 @@ impl RedisCluster {
             let (first, end) = (SLOTS / 3 * number, if number == 2 { SLOTS } else { SLOTS / 3 * (number + 1) });
             cluster(master, &["ADDSLOTSRANGE", &first.to_string(), &(end - 1).to_string()]).await;
         }
+        let bus: Vec<String> = masters[0].ask(cmd("CONFIG").arg("GET").arg("cluster-port")).await.unwrap();
         for node in &self.nodes[1..] {
-            let bus: Vec<String> = node.ask(cmd("CONFIG").arg("GET").arg("cluster-port")).await.unwrap();
-            let meet = ["MEET", HOST, &self.nodes[0].port.to_string(), &self.bus_port().await];
-            assert_eq!(bus.len(), 2);
-            cluster(node, &meet).await;
+            cluster(node, &["MEET", HOST, &masters[0].port.to_string(), &bus[1]]).await;
         }
         self.wait_until("to know each other", async |node| lines(node).await.len() == 6).await;
         for (replica, master) in replicas.iter().zip(masters) {
@@ -196,11 +196,6 @@ impl RedisCluster {
             let linked = async || info(replica, "replication").await.contains("master_link_status:up");
             replica.server.wait_until("replication", linked).await;
         }
-    }
-
-    async fn bus_port(&self) -> String {
-        let port: Vec<String> = self.nodes[0].ask(cmd("CONFIG").arg("GET").arg("cluster-port")).await.unwrap();
-        port[1].clone()
     }
 
     /// How to reach it: by two of its nodes.

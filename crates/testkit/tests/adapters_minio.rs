@@ -1,5 +1,7 @@
 //! The blobs on MinIO: `make test ARGS="-p astrfleet-testkit --features minio"`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
+
 mod s3;
 
 use astrfleet_adapters::blobs::{Encryption, S3Blobs, S3Settings};

@@ -1,7 +1,15 @@
 //! The bus and the limiter on real Redis servers: alone, as a cluster, behind sentinels; and what is left of their
 //! promises when Redis is killed, frozen, flushed and failed over.
 
-use std::{sync::Arc, time::Duration};
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use astrfleet_adapters::{
     bus::RedisBus,
@@ -65,8 +73,6 @@ async fn limiters(settings: &RedisSettings, count: u32) -> Vec<Arc<dyn Limiter>>
     limiters
 }
 
-async fn nothing() {}
-
 #[tokio::test]
 async fn one_redis() {
     let redis = Redis::start().await;
@@ -77,10 +83,47 @@ async fn one_redis() {
     contract::limiter::all(&limiter, &clock);
 
     let limiters = limiters(&redis.settings(), 3).await;
-    contract::limiter::shared(&limiters, "ten_1", 3_000, 300, nothing()).await;
-    contract::limiter::shared(&limiters, "ten_2", 1, 3, nothing()).await;
+    contract::limiter::shared(&limiters, "ten_1", 3_000, 300, std::future::ready(())).await;
+    contract::limiter::shared(&limiters, "ten_2", 1, 3, std::future::ready(())).await;
     redis.flush().await;
     assert!(Way::new(redis.settings()).unwrap().check().await.unwrap().starts_with("Redis 7"));
+}
+
+/// The bound that the limiter states, under load from three threads, with requests coming back all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_the_limit_is_kept() {
+    const AMOUNT: u32 = 2_000;
+    let limit = Limit { amount: AMOUNT, per: Duration::from_secs(1) };
+    let redis = Redis::start().await;
+    let (limiters, allowed) = (limiters(&redis.settings(), 3).await, Arc::new(AtomicU32::new(0)));
+    let start = std::time::Instant::now();
+    let threads = limiters.into_iter().map(|limiter| {
+        let allowed = Arc::clone(&allowed);
+        std::thread::spawn(move || {
+            let mut refused = 0_u32;
+            while allowed.load(Ordering::Relaxed) < 5 * AMOUNT {
+                match limiter.take("busy", limit) {
+                    Verdict::Allowed { .. } => {
+                        allowed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Verdict::Refused { .. } => {
+                        refused += 1;
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
+                }
+            }
+            refused
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    let refused = tokio::task::spawn_blocking(|| threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>());
+    let refused = refused.await.unwrap();
+    // Two of amount, and a second of leases; and Redis has a second to answer on a busy machine.
+    let window = start.elapsed() + Duration::from_secs(2);
+    let bound = f64::from(2 * AMOUNT) + window.as_secs_f64() * f64::from(AMOUNT);
+    let allowed = allowed.load(Ordering::Relaxed);
+    assert!(f64::from(allowed) <= bound, "{allowed} were allowed where {bound} are");
+    assert!(refused > 0, "there was more demand than is allowed");
 }
 
 #[tokio::test]
@@ -90,7 +133,7 @@ async fn a_cluster_that_fails_over() {
     assert!(Way::new(redis.settings()).unwrap().check().await.unwrap().ends_with("(cluster)"));
     let limiters = limiters(&redis.settings(), 3).await;
     for key in ["a", "b", "c", "d"] {
-        contract::limiter::shared(&limiters, key, 300, 100, nothing()).await;
+        contract::limiter::shared(&limiters, key, 300, 100, std::future::ready(())).await;
     }
     // Each process may be connected to any node: all of them hear, by whichever is left.
     let (one, other) = two(&redis.settings()).await;
@@ -100,12 +143,12 @@ async fn a_cluster_that_fails_over() {
     let mut losses = 0;
     tokio::join!(fail_over, async {
         for key in ["e", "f", "g", "h", "i", "j"] {
-            let allowed = contract::limiter::shared(&limiters, key, 300, 600, nothing()).await;
+            let allowed = contract::limiter::shared(&limiters, key, 300, 600, std::future::ready(())).await;
             losses += u32::from(allowed > 400);
         }
     });
     assert!(losses < 6, "not every key was on the node that went");
-    assert!(contract::limiter::shared(&limiters, "after", 300, 100, nothing()).await >= 300);
+    assert!(contract::limiter::shared(&limiters, "after", 300, 100, std::future::ready(())).await >= 300);
     speaks(&one, &mut there).await;
     speaks(&other, &mut here).await;
 }
@@ -115,12 +158,12 @@ async fn sentinels_that_fail_over() {
     let redis = RedisSentinels::start().await;
     bus_contract(&redis.settings()).await;
     let limiters = limiters(&redis.settings(), 3).await;
-    contract::limiter::shared(&limiters, "before", 300, 100, nothing()).await;
+    contract::limiter::shared(&limiters, "before", 300, 100, std::future::ready(())).await;
     let (one, other) = two(&redis.settings()).await;
     let mut there = other.subscribe();
     contract::limiter::shared(&limiters, "meanwhile", 300, 600, redis.fail_over()).await;
     contract::bus::recovers(&one, &mut there).await;
-    contract::limiter::shared(&limiters, "after", 300, 100, nothing()).await;
+    contract::limiter::shared(&limiters, "after", 300, 100, std::future::ready(())).await;
 }
 
 #[tokio::test]
@@ -181,10 +224,10 @@ async fn limits_of_a_redis_that_fails() {
     assert_eq!(alone, 10, "its share");
     assert!(!late.connected(Duration::ZERO).await);
     // All three together allow what one would.
-    contract::limiter::shared(&limiters, "away", 300, 0, nothing()).await;
+    contract::limiter::shared(&limiters, "away", 300, 0, std::future::ready(())).await;
     redis.restart().await;
     assert!(late.connected(PATIENCE).await, "it recovers by itself");
-    contract::limiter::shared(&limiters, "back", 300, 300, nothing()).await;
+    contract::limiter::shared(&limiters, "back", 300, 300, std::future::ready(())).await;
 
     let restart = async {
         redis.kill();

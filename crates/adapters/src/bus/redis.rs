@@ -190,14 +190,11 @@ fn publish(channel: &str, text: &str) -> Cmd {
 /// The listening side, until the bus is dropped.
 async fn listen(shared: Arc<Shared>, local: Arc<MemoryBus>, connect: watch::Sender<bool>) {
     let mut backoff = Backoff::new("listening");
-    let mut is_first = true;
     loop {
         let ended = match subscribed(&shared).await {
             Ok(connection) => {
-                // What was told before somebody listened for the first time is no loss to them.
-                if !std::mem::take(&mut is_first) {
-                    local.publish(BusEvent::Missed);
-                }
+                // Also the first time: whoever listens here since the start has heard nobody else so far.
+                local.publish(BusEvent::Missed);
                 connect.send_replace(true);
                 backoff.succeeded();
                 let ended = hear(&shared, &local, connection).await;

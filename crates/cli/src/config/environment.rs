@@ -20,6 +20,11 @@ const KNOWN: &[(&str, &str)] = &[
     ("DB_NAME", "database.name"),
     ("DB_USER", "database.user"),
     ("DB_PASSWORD", "database.password"),
+    ("REDIS_HOST", "redis.host"),
+    ("REDIS_PORT", "redis.port"),
+    ("REDIS_PASSWORD", "redis.password"),
+    ("MINIO_ACCESS_KEY", "blobs.access_key"),
+    ("MINIO_SECRET_KEY", "blobs.secret_key"),
     ("API_RATE_LIMIT", "gateway.rate_limit_per_minute"),
     ("SESSION_TIMEOUT", "session.idle_timeout_s"),
     ("MAX_ASTRBOT_INSTANCES", "manager.max_instances"),
@@ -28,9 +33,19 @@ const KNOWN: &[(&str, &str)] = &[
     ("LLM_API_KEY", "llm.api_key"),
 ];
 
-/// Names of backends that this process has no use for: accepted, with a word about it.
-const UNUSED: &[&str] =
-    &["REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "TRACE_SAMPLING_RATE"];
+/// Names that need another setting, which is empty: accepted, with a word about it.
+const NEEDING: &[(&str, &str)] = &[
+    ("REDIS_PORT", "redis.host"),
+    ("REDIS_PASSWORD", "redis.host"),
+    ("MINIO_ACCESS_KEY", "blobs.endpoint"),
+    ("MINIO_SECRET_KEY", "blobs.endpoint"),
+];
+
+/// Names that this process has no use for: accepted, with a word about it.
+const UNUSED: &[&str] = &["TRACE_SAMPLING_RATE"];
+
+/// How Kubernetes describes a service named `redis` or `db` to every pod beside it, under names that are ours.
+const SERVICE_LINK: &str = "tcp://";
 
 /// Keys without a default, which are texts all the same.
 const TEXTS: &[&str] = &["llm.api_key", "auth.previous_jwt_secret"];
@@ -80,9 +95,11 @@ impl Environment {
         data.join("astrfleet")
     }
 
-    /// Variables that are set and of no use here, to be warned of.
-    pub fn unused(&self) -> Vec<&'static str> {
-        UNUSED.iter().copied().filter(|name| self.get(name).is_some()).collect()
+    /// Variables that are set and of no use here, to be warned of. `is_empty` says so of a setting.
+    pub fn unused(&self, is_empty: impl Fn(&str) -> bool) -> Vec<&'static str> {
+        let needing = NEEDING.iter().filter(|(_, needed)| is_empty(needed)).map(|(name, _)| *name);
+        let is_set = |name: &&str| self.get(name).is_some_and(|value| !value.starts_with(SERVICE_LINK));
+        UNUSED.iter().copied().chain(needing).filter(is_set).collect()
     }
 
     /// The settings in here.
@@ -93,7 +110,8 @@ impl Environment {
         let defaults: toml::Table = DEFAULT.parse()?;
         let mut dict = Dict::new();
         for (name, key) in KNOWN {
-            if let Some(value) = self.get(name) {
+            let is_meant = |value: &&str| !(key.rsplit('.').next() == Some("port") && value.starts_with(SERVICE_LINK));
+            if let Some(value) = self.get(name).filter(is_meant) {
                 // The requirement writes INFO where our directives say info.
                 let lowered = value.to_lowercase();
                 let value = if *key == "log.level" { lowered.as_str() } else { value };

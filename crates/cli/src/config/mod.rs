@@ -1,6 +1,7 @@
 //! The configuration: `config.default.toml` < a file < the environment < flags. This is the only place that reads
 //! environment variables.
 
+mod backends;
 mod environment;
 
 use std::{
@@ -21,6 +22,7 @@ use figment::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+pub use backends::{BlobsConfig, RedisConfig};
 pub use environment::Environment;
 
 /// The manual: every key, its default, what it is for.
@@ -37,6 +39,10 @@ pub struct Config {
     pub data: DataConfig,
     /// The database.
     pub database: DatabaseConfig,
+    /// What processes share.
+    pub redis: RedisConfig,
+    /// Attachments.
+    pub blobs: BlobsConfig,
     /// What is written about what happens.
     pub log: LogConfig,
     /// Bots as child processes.
@@ -214,6 +220,15 @@ impl Config {
         !self.llm.upstreams.is_empty()
     }
 
+    /// Whether a setting on which others depend is empty.
+    pub fn is_empty(&self, key: &str) -> bool {
+        match key {
+            "redis.host" => self.redis.host.is_empty(),
+            "blobs.endpoint" => self.blobs.endpoint.is_empty(),
+            _ => false,
+        }
+    }
+
     fn fill_in(&mut self, environment: &Environment) {
         if self.data.dir.as_os_str().is_empty() {
             self.data.dir = environment.default_data_dir();
@@ -248,6 +263,8 @@ impl Config {
         if self.bots.port_first > self.bots.port_last {
             bail!("bots.port_first is larger than bots.port_last: there would be no port for any bot");
         }
+        self.redis.settings()?;
+        self.blobs.settings()?;
         Ok(())
     }
 }
@@ -309,6 +326,11 @@ mod tests {
                 ("LOG_LEVEL", "DEBUG"),
                 ("DB_HOST", "db"),
                 ("DB_PASSWORD", "12345"),
+                ("REDIS_HOST", "redis-cluster"),
+                ("REDIS_PORT", "6380"),
+                ("REDIS_PASSWORD", "67890"),
+                ("MINIO_ACCESS_KEY", "astrfleet"),
+                ("MINIO_SECRET_KEY", "34567"),
                 ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
                 ("LLM_API_KEY", "sk-1"),
             ],
@@ -319,7 +341,31 @@ mod tests {
         assert_eq!((config.manager.max_instances, config.gateway.metrics_listen), (3, None));
         assert_eq!(config.llm.upstreams.len(), 1, "a key alone asks the default provider");
         assert!(config.has_jwt_secret());
-        assert!(!format!("{config:?}").contains("12345"), "secrets do not print");
+        let redis = config.redis.settings().unwrap().unwrap();
+        assert_eq!((redis.nodes[0].host.as_str(), redis.nodes[0].port), ("redis-cluster", 6380));
+        let printed = format!("{config:?}");
+        assert!(["12345", "67890", "34567"].iter().all(|secret| !printed.contains(secret)), "secrets do not print");
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_a_service_beside_us_is_not_meant() {
+        let config = load(&[("REDIS_PORT", "tcp://10.0.0.7:6379"), ("REDIS_HOST", "redis")], None).unwrap();
+        assert_eq!(config.redis.settings().unwrap().unwrap().nodes[0].port, 6379);
+    }
+
+    #[test]
+    fn what_needs_another_setting_is_warned_of() {
+        let variables = [("REDIS_PASSWORD", "67890"), ("MINIO_SECRET_KEY", "34567"), ("TRACE_SAMPLING_RATE", "1")];
+        let environment = Environment::new(variables.map(|(name, value)| (name.to_owned(), value.to_owned())), false);
+        let config = load(&variables, None).unwrap();
+        let unused = environment.unused(|key| config.is_empty(key));
+        assert_eq!(unused, ["TRACE_SAMPLING_RATE", "REDIS_PASSWORD", "MINIO_SECRET_KEY"]);
+        let config = load(
+            &[("REDIS_HOST", "redis")],
+            Some("[blobs]\nendpoint = \"http://s3\"\naccess_key = \"a\"\nsecret_key = \"b\"\n"),
+        )
+        .unwrap();
+        assert_eq!(environment.unused(|key| config.is_empty(key)), ["TRACE_SAMPLING_RATE"]);
     }
 
     #[test]
@@ -336,6 +382,11 @@ mod tests {
             (&[("API_RATE_LIMIT", "many")][..], None, "API_RATE_LIMIT"),
             (&[][..], Some("[message]\nqueue = 1\n"), "message.queue"),
             (&[][..], Some("[message\n"), "not TOML"),
+            (&[("REDIS_HOST", "redis://a")][..], None, "redis.host"),
+            (&[("REDIS_HOST", "a"), ("ASTRFLEET__REDIS__MODE", "many")][..], None, "redis.mode"),
+            (&[("REDIS_HOST", "a"), ("ASTRFLEET__REDIS__CA_FILE", "/no/such.pem")][..], None, "/no/such.pem"),
+            (&[("ASTRFLEET__BLOBS__ENDPOINT", "http://s3")][..], None, "MINIO_ACCESS_KEY"),
+            (&[("ASTRFLEET__BLOBS__ENDPOINT", "s3:9000")][..], None, "blobs.endpoint"),
             (&[][..], Some("[tenant]\ndefault_plan = \"gold\"\n"), "gold"),
         ] {
             let error = format!("{:#}", load(variables, file).unwrap_err());

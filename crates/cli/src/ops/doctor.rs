@@ -25,6 +25,8 @@ pub async fn run(config: &Config, environment: &Environment, json: bool) -> Resu
     let options = wire::environment_options(config, environment);
     let mut all = checks(&options, UNIX_EPOCH + since_1970).await;
     all.push(data_folder(config).await);
+    all.extend(redis(config).await);
+    all.extend(blobs(config).await);
     all.push(port(config));
     all.push(model(config));
     if json {
@@ -68,6 +70,42 @@ async fn data_folder(config: &Config) -> Check {
         },
         Err(error) => Check { name, status: Status::Warn, detail: format!("{error:#}"), remedy: None },
     }
+}
+
+/// Nothing where none is configured.
+async fn redis(config: &Config) -> Option<Check> {
+    let checked = match wire::redis(config) {
+        Ok(redis) => redis?.check().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    Some(match checked {
+        Ok(detail) => Check { name: "redis", status: Status::Ok, detail, remedy: None },
+        // Everything goes on without it, each process by itself.
+        Err(error) => Check {
+            name: "redis",
+            status: Status::Warn,
+            detail: format!("{error:#}"),
+            remedy: Some("see [redis] in the configuration: host, port, password, mode, tls".into()),
+        },
+    })
+}
+
+/// Nothing where none is configured.
+async fn blobs(config: &Config) -> Option<Check> {
+    let checked = match wire::bucket(config) {
+        Ok(bucket) => bucket?.check().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    let bucket = format!("{} at {}", config.blobs.bucket, config.blobs.endpoint);
+    Some(match checked {
+        Ok(()) => Check { name: "blobs", status: Status::Ok, detail: bucket, remedy: None },
+        Err(error) => Check {
+            name: "blobs",
+            status: Status::Fail,
+            detail: format!("{bucket}: {error:#}"),
+            remedy: Some("see [blobs] in the configuration; the bucket and its keys have to be there".into()),
+        },
+    })
 }
 
 fn port(config: &Config) -> Check {

@@ -67,8 +67,8 @@ struct Running {
 pub async fn run(config: &Config, environment: &Environment, start: Start, reporter: Arc<Reporter>) -> Result<()> {
     let began = Instant::now();
     let mut stop = StopSignals::new()?;
-    for name in environment.unused() {
-        tracing::warn!(variable = name, "is set and of no use: this process keeps its bus, limits and files by itself");
+    for name in environment.unused(|key| config.is_empty(key)) {
+        tracing::warn!(variable = name, "is set and of no use here: what it belongs to is not configured");
     }
     // Ctrl-C during the preparation ends it; the next start goes on from there.
     let running = tokio::select! {

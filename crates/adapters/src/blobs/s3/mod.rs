@@ -150,12 +150,9 @@ impl Blobs for S3Blobs {
         let mut upload = Upload::new(Arc::clone(&self.store), object(key)?, part_bytes(max_bytes));
         let mut size = 0_u64;
         while let Some(piece) = content.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
-                Err(_) => {
-                    upload.give_up().await;
-                    return Err(Error::invalid("body", "it ended before all of it had come: send it again"));
-                }
+            let Ok(piece) = piece else {
+                upload.give_up().await;
+                return Err(Error::invalid("body", "it ended before all of it had come: send it again"));
             };
             size += piece.len() as u64;
             if size > max_bytes {

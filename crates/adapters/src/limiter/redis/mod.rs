@@ -69,7 +69,7 @@ struct Keys {
     clock: Arc<dyn Clock>,
     replicas: u32,
     hasher: RandomState,
-    keys_max_of_shard: usize,
+    shard_keys_max: usize,
     shards: [Mutex<HashMap<Box<str>, Key>>; SHARDS],
     /// Whether Redis answered the last time: nothing is queued for one that is away.
     is_there: AtomicBool,
@@ -87,7 +87,7 @@ impl RedisLimiter {
             clock,
             replicas: replicas.max(1),
             hasher: RandomState::new(),
-            keys_max_of_shard: keys_max.div_ceil(SHARDS).max(1),
+            shard_keys_max: keys_max.div_ceil(SHARDS).max(1),
             shards: std::array::from_fn(|_| Mutex::default()),
             is_there: AtomicBool::new(false),
         });
@@ -114,7 +114,7 @@ impl Limiter for RedisLimiter {
         let now = self.keys.now();
         let mut shard = self.keys.shard(key);
         if !shard.contains_key(key) {
-            make_room(&mut shard, self.keys.keys_max_of_shard, now);
+            make_room(&mut shard, self.keys.shard_keys_max, now);
             shard.insert(key.into(), Key::new(rules, now));
         }
         let Some(known) = shard.get_mut(key) else { return Verdict::Refused { retry_after: limit.per } };
