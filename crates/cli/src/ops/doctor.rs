@@ -84,7 +84,7 @@ async fn redis(config: &Config) -> Option<Check> {
         Err(error) => Check {
             name: "redis",
             status: Status::Warn,
-            detail: format!("{error:#}"),
+            detail: error.root_cause().to_string(),
             remedy: Some("see [redis] in the configuration: host, port, password, mode, tls".into()),
         },
     })
@@ -102,7 +102,7 @@ async fn blobs(config: &Config) -> Option<Check> {
         Err(error) => Check {
             name: "blobs",
             status: Status::Fail,
-            detail: format!("{bucket}: {error:#}"),
+            detail: format!("{bucket}: {}", error.root_cause()),
             remedy: Some("see [blobs] in the configuration; the bucket and its keys have to be there".into()),
         },
     })
