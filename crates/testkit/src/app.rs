@@ -44,7 +44,7 @@ use crate::{contract::store::NOW, fake_bots::FakeBots, fake_runtime::FakeRuntime
 /// Everybody's password.
 pub const PASSWORD: &str = "correct horse battery staple";
 /// The sections of the default configuration that are not the server's.
-const NOT_OF_THE_SERVER: [&str; 4] = ["data", "database", "log", "bots"];
+const NOT_OF_THE_SERVER: [&str; 6] = ["blobs", "bots", "data", "database", "log", "redis"];
 /// The largest answer that a test reads.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
