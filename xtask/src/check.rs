@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use crate::{
     arrows, deny,
     errand::{Workspace, run as errand, timed},
-    generate, sources,
+    generate, migrations, sources,
 };
 
 /// One thing that is judged.
@@ -18,6 +18,8 @@ pub enum Part {
     Arrows,
     /// What a file may contain
     Sources,
+    /// Whether a migration leaves a database in use alone
+    Migrations,
     /// cargo-deny: licences, origins, bans, advisories
     Dependencies,
     /// clippy, pedantic, warnings are errors
@@ -29,8 +31,16 @@ pub enum Part {
 }
 
 /// The cheap ones first.
-const ALL: [Part; 7] =
-    [Part::Format, Part::Arrows, Part::Sources, Part::Dependencies, Part::Lints, Part::Docs, Part::Generated];
+const ALL: [Part; 8] = [
+    Part::Format,
+    Part::Arrows,
+    Part::Sources,
+    Part::Migrations,
+    Part::Dependencies,
+    Part::Lints,
+    Part::Docs,
+    Part::Generated,
+];
 
 /// Runs the parts asked for, or all, prints a table, and fails when any of them did.
 pub fn run(workspace: &Workspace, asked: &[Part]) -> Result<()> {
@@ -60,6 +70,7 @@ fn judge(workspace: &Workspace, part: Part) -> Result<()> {
         Part::Format => errand(workspace.cargo().args(["fmt", "--all", "--check"])),
         Part::Arrows => arrows::run(workspace),
         Part::Sources => sources::run(workspace),
+        Part::Migrations => migrations::run(workspace),
         Part::Dependencies => deny::run(workspace),
         Part::Lints => errand(workspace.cargo().args([
             "clippy",
@@ -85,6 +96,7 @@ const fn name(part: Part) -> &'static str {
         Part::Format => "format",
         Part::Arrows => "arrows",
         Part::Sources => "sources",
+        Part::Migrations => "migrations",
         Part::Dependencies => "dependencies",
         Part::Lints => "lints",
         Part::Docs => "docs",

@@ -8,6 +8,7 @@ mod config_reference;
 mod deny;
 mod errand;
 mod generate;
+mod migrations;
 mod needs;
 mod sources;
 mod suites;
@@ -30,7 +31,7 @@ struct Arguments {
 enum Verb {
     /// Everything that can be judged without running a test: format, lints, docs, walls, licences, generated files
     Check {
-        /// Only these: format, arrows, sources, dependencies, lints, docs, generated
+        /// Only these: format, arrows, sources, migrations, dependencies, lints, docs, generated
         what: Vec<check::Part>,
     },
     /// Writes the generated files anew

@@ -117,6 +117,17 @@ enum Command {
         #[command(subcommand)]
         command: ops::config::Command,
     },
+    /// Bring the database to this version's schema, or back; show what was done and what would be
+    #[command(
+        after_help = "Examples:\n  astrfleet migrate status\n  astrfleet migrate plan\n  DB_USER=astrfleet_owner DB_PASSWORD=… astrfleet migrate up --grant-to astrfleet_app"
+    )]
+    Migrate {
+        #[command(subcommand)]
+        command: ops::migrate::Command,
+        /// A configuration file (TOML); without one, the environment alone
+        #[arg(long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Print the description of the API (OpenAPI 3.1)
     Openapi,
     /// Print every error code of the API, its status and what to do about it
@@ -267,6 +278,12 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
             Some(url) => output.done(&serde_json::json!({"url": url}), &format!("Logged out of {url}.")),
             None => output.done(&serde_json::json!({"url": null}), "There was no login."),
         },
+        Command::Migrate { command, config } => {
+            let overrides = Overrides { file: config, data_dir: target.data_dir.clone(), ..Overrides::default() };
+            let config = Config::load(&overrides, environment)?;
+            logging::init(&config.log)?;
+            ops::migrate::run(command, &config, output).await?;
+        }
         Command::Config { command } => ops::config::run(&command, &target, environment, json)?,
         Command::Openapi => ops::openapi::run()?,
         Command::Errors => ops::errors::run(json),

@@ -43,21 +43,54 @@ pub fn environment_options(config: &Config, environment: &config::Environment) -
 /// # Errors
 /// Where it cannot be opened, or belongs to a newer version of us.
 pub async fn open_database(config: &Config, data: &DataFolder) -> Result<Db> {
-    let database = &config.database;
-    let db = if database.host.is_empty() {
-        Db::open_sqlite(&data.join("astrfleet.db")).await.context("the database in the data folder cannot be opened")?
-    } else {
-        let settings = PgSettings {
-            connections_max: database.max_connections,
-            acquire_timeout: Duration::from_secs(5),
-            statement_timeout: Duration::from_secs(database.statement_timeout_s),
-        };
-        Db::open_postgres(&postgres_url(database)?, &settings)
-            .await
-            .with_context(|| format!("PostgreSQL at {}:{} cannot be used", database.host, database.port))?
-    };
+    let db = open_unmigrated(config, Some(data)).await?;
     db.migrate_up(SystemClock.now()).await.context("the database cannot be brought to this version")?;
     Ok(db)
+}
+
+/// Opens the database as it is. SQLite's is in the data folder.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub async fn open_unmigrated(config: &Config, data: Option<&DataFolder>) -> Result<Db> {
+    let database = &config.database;
+    if database.host.is_empty() {
+        let data = data.context("there is no data folder for the database")?;
+        return Db::open_sqlite(&data.join("astrfleet.db"))
+            .await
+            .context("the database in the data folder cannot be opened");
+    }
+    let settings = PgSettings {
+        connections_max: database.max_connections,
+        acquire_timeout: Duration::from_secs(database.acquire_timeout_s),
+        statement_timeout: Duration::from_secs(database.statement_timeout_s),
+        lock_timeout: Duration::from_secs(database.lock_timeout_s),
+        idle_in_transaction_timeout: Duration::from_secs(database.idle_in_transaction_timeout_s),
+        replicas: database.replicas()?,
+        fresh_after_write: Duration::from_secs(database.fresh_after_write_s),
+    };
+    let db = Db::open_postgres(&postgres_url(database)?, &settings)
+        .await
+        .with_context(|| format!("PostgreSQL at {}:{} cannot be used", database.host, database.port))?;
+    if let Some(warning) = unheld(&db).await? {
+        tracing::warn!("{warning}");
+    }
+    Ok(db)
+}
+
+/// What is wrong with the role that we connect as: row-level security does not hold it.
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn unheld(db: &Db) -> Result<Option<String>> {
+    let role = db.postgres_role().await.context("the database does not say who we are")?;
+    Ok(role.filter(|role| role.bypasses_row_security).map(|role| {
+        format!(
+            "row-level security does not hold the database role {}, which is a superuser or has BYPASSRLS: connect as \
+             another one (docs/operations/postgresql.md)",
+            role.name
+        )
+    }))
 }
 
 fn postgres_url(database: &config::DatabaseConfig) -> Result<SecretString> {

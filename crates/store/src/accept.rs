@@ -16,7 +16,7 @@ use astrfleet_core::{
     message::Message,
     ports::{Accepted, NewMessage},
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
     task::JoinHandle,
@@ -24,9 +24,13 @@ use tokio::{
 };
 
 use crate::{
-    db::{Db, Engine, Failed, read, run, statements},
+    db::{Db, Engine},
+    failed::Failed,
     messages::attachments_json,
-    rows::{MAX_ROWS, Texts, texts},
+    postgres::Servers,
+    rows::{MAX_ROWS, Texts, scoped_texts, texts},
+    scope::{self, Scope},
+    statement::{read, run, statements},
     values::{hex, storable, word},
 };
 
@@ -39,11 +43,18 @@ statements! {
     FIND_ACCEPTED = "message.find_accepted", "SELECT id, idempotency_hash FROM messages
         WHERE tenant_id = $1 AND (id = $2 OR (session_id = $3 AND idempotency_key = $4))";
 }
-static ACCEPT_TEXTS: Texts = LazyLock::new(|| texts(ACCEPT.sql, 13, "ON CONFLICT DO NOTHING RETURNING id"));
+const COLUMNS: usize = 13;
+const TAIL: &str = "ON CONFLICT DO NOTHING RETURNING id";
+static ACCEPT_TEXTS: Texts = LazyLock::new(|| texts(ACCEPT.sql, COLUMNS, TAIL));
+/// The same for PostgreSQL: the statement itself says whose rows they are, which saves the `BEGIN` and the `COMMIT`.
+/// Not before the list is set is there any row, and each row is compared with the list after that.
+static SCOPED_ACCEPT_TEXTS: Texts = LazyLock::new(|| scoped_texts(ACCEPT.sql, COLUMNS, TAIL));
 
 /// Not declared: there is nothing to run.
-const CONNECT: crate::db::Statement = crate::db::Statement { name: "message.connect", what: "database", sql: "" };
-const WRITE: crate::db::Statement = crate::db::Statement { name: "message.accept", what: "message", sql: "" };
+const CONNECT: crate::statement::Statement =
+    crate::statement::Statement { name: "message.connect", what: "database", sql: "" };
+const WRITE: crate::statement::Statement =
+    crate::statement::Statement { name: "message.accept", what: "message", sql: "" };
 
 /// How many messages may wait to become durable, and how long.
 #[derive(Clone, Debug)]
@@ -151,7 +162,7 @@ impl Db {
             Written::Inserted => return Ok(Accepted::New),
             Written::Met => {}
         }
-        let met = read!(self, FIND_ACCEPTED, pool => sqlx::query_as::<_, (String, Option<String>)>(FIND_ACCEPTED.sql)
+        let met = read!(self, Scope::Tenant(tenant), FIND_ACCEPTED, pool => sqlx::query_as::<_, (String, Option<String>)>(FIND_ACCEPTED.sql)
             .bind(tenant.as_str())
             .bind(id.as_str())
             .bind(session.as_str())
@@ -176,7 +187,7 @@ impl Db {
         key: &str,
         hash: &[u8; 32],
     ) -> Result<Option<MessageId>> {
-        let met = read!(self, FIND_ACCEPTED, pool => sqlx::query_as::<_, (String, Option<String>)>(FIND_ACCEPTED.sql)
+        let met = read!(self, Scope::Tenant(tenant), FIND_ACCEPTED, pool => sqlx::query_as::<_, (String, Option<String>)>(FIND_ACCEPTED.sql)
             .bind(tenant.as_str())
             .bind("")
             .bind(session.as_str())
@@ -201,8 +212,8 @@ struct Writer {
 
 /// One statement for all of `$rows`.
 macro_rules! insert {
-    ($rows:expr, $executor:expr) => {{
-        let text = Arc::clone(&ACCEPT_TEXTS[$rows.len() - 1]);
+    ($texts:expr, $scope:expr, $rows:expr, $executor:expr) => {{
+        let text = Arc::clone(&$texts[$rows.len() - 1]);
         let mut query = sqlx::query_scalar::<_, String>(AssertSqlSafe(text));
         for Waiting { row, .. } in $rows {
             let failure = row.message.failure.as_ref();
@@ -220,6 +231,9 @@ macro_rules! insert {
                 .bind(row.message.updated_at.micros())
                 .bind(row.key.as_deref())
                 .bind(row.hash.as_deref());
+        }
+        if let Some(scope) = $scope {
+            query = query.bind(scope);
         }
         // All rows, to the end: only then has SQLite committed.
         run(&ACCEPT, query.fetch_all($executor)).await
@@ -280,36 +294,41 @@ impl Writer {
 
     /// The ids of the rows that were inserted.
     async fn insert(&mut self, rows: &[Waiting]) -> Result<Vec<String>, Failed> {
-        match &self.engine {
-            Engine::Lite { writer, .. } => insert!(rows, writer),
-            Engine::Pg(pool) => {
-                // Taken out: it is not used again when this is given up half-way.
-                if let Some(mut connection) = self.connection.take() {
-                    match insert!(rows, &mut connection) {
-                        // The server was started anew since. Giving it the same rows again changes nothing where they
-                        // had arrived.
-                        Err(failed) if failed.is_disconnect() => {
-                            tracing::info!("the connection for new messages was lost: making another one");
-                        }
-                        outcome => {
-                            self.connection = Some(connection);
-                            return outcome;
-                        }
-                    }
+        let servers = match &self.engine {
+            Engine::Lite { writer, .. } => return insert!(ACCEPT_TEXTS, None::<&str>, rows, writer),
+            Engine::Pg(servers) => servers,
+        };
+        let scope = scope::list(rows.iter().map(|waiting| &waiting.row.message.tenant_id));
+        // Taken out: it is not used again when this is given up half-way.
+        if let Some(mut connection) = self.connection.take() {
+            match insert!(SCOPED_ACCEPT_TEXTS, Some(&scope), rows, &mut connection) {
+                // The server was started anew since. Giving it the same rows again changes nothing where they had
+                // arrived.
+                Err(failed) if failed.is_disconnect() => {
+                    tracing::info!("the connection for new messages was lost: making another one");
                 }
-                let mut connection = connect(pool).await?;
-                let outcome = insert!(rows, &mut connection);
-                if !outcome.as_ref().is_err_and(Failed::is_disconnect) {
+                outcome => {
                     self.connection = Some(connection);
+                    note(servers, rows);
+                    return outcome;
                 }
-                outcome
             }
         }
+        let mut connection = servers.connect(&CONNECT).await?;
+        let outcome = insert!(SCOPED_ACCEPT_TEXTS, Some(&scope), rows, &mut connection);
+        if !outcome.as_ref().is_err_and(Failed::is_disconnect) {
+            self.connection = Some(connection);
+            note(servers, rows);
+        }
+        outcome
     }
 }
 
-async fn connect(pool: &PgPool) -> Result<PgConnection, Failed> {
-    run(&CONNECT, PgConnection::connect_with(&pool.connect_options())).await
+/// Whoever has written reads what they wrote.
+fn note(servers: &Servers, rows: &[Waiting]) {
+    for waiting in rows {
+        servers.wrote(waiting.row.message.tenant_id.as_str());
+    }
 }
 
 fn answer(part: Vec<Waiting>, inserted: &HashSet<String>) {

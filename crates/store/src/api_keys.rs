@@ -11,7 +11,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, affected, read, statements},
+    db::Db,
+    scope::Scope,
+    statement::{affected, read, statements},
     values::{hex, micros, moment, read_id, read_json},
 };
 
@@ -82,7 +84,8 @@ impl Row {
 
 /// Of whichever tenant it is: a request that brings a key says no more.
 pub(crate) async fn by_hash(db: &Db, hash: &[u8; 32]) -> Result<ApiKey> {
-    read!(db, BY_HASH, pool => sqlx::query_as::<_, Row>(BY_HASH.sql).bind(hex(hash)).fetch_one(pool))?.read()
+    read!(db, Scope::System, BY_HASH, pool => sqlx::query_as::<_, Row>(BY_HASH.sql).bind(hex(hash)).fetch_one(pool))?
+        .read()
 }
 
 #[async_trait]
@@ -91,6 +94,7 @@ impl ApiKeys for ApiKeyRows {
         let scopes = serde_json::to_string(&key.scopes).map_err(Error::internal)?;
         affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             INSERT,
             sqlx::query(INSERT.sql)
                 .bind(self.tenant.as_str())
@@ -110,7 +114,7 @@ impl ApiKeys for ApiKeyRows {
     }
 
     async fn list(&self, page: &PageRequest) -> Result<Page<ApiKey>> {
-        let rows = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let rows = read!(&self.db, Scope::Tenant(&self.tenant), LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(self.tenant.as_str())
             .bind(page.after.as_deref().unwrap_or_default())
             .bind(i64::from(page.limit) + 1)
@@ -120,7 +124,7 @@ impl ApiKeys for ApiKeyRows {
     }
 
     async fn get(&self, id: &ApiKeyId) -> Result<ApiKey> {
-        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+        read!(&self.db, Scope::Tenant(&self.tenant), GET, pool => sqlx::query_as::<_, Row>(GET.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
             .fetch_one(pool))?
@@ -130,6 +134,7 @@ impl ApiKeys for ApiKeyRows {
     async fn revoke(&self, id: &ApiKeyId, now: Timestamp) -> Result<()> {
         let found = affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             REVOKE,
             sqlx::query(REVOKE.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(now.micros())
         )?;
@@ -139,6 +144,7 @@ impl ApiKeys for ApiKeyRows {
     async fn touch(&self, id: &ApiKeyId, now: Timestamp) -> Result<()> {
         affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             TOUCH,
             sqlx::query(TOUCH.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(now.micros())
         )?;

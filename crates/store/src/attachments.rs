@@ -10,7 +10,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, affected, read, statements},
+    db::Db,
+    scope::Scope,
+    statement::{affected, read, statements},
     values::{read_id, read_number},
 };
 
@@ -56,6 +58,7 @@ impl Attachments for AttachmentRows {
         let size = i64::try_from(attachment.size).map_err(Error::internal)?;
         affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             INSERT,
             sqlx::query(INSERT.sql)
                 .bind(self.tenant.as_str())
@@ -71,7 +74,7 @@ impl Attachments for AttachmentRows {
     }
 
     async fn get(&self, id: &AttachmentId) -> Result<Attachment> {
-        let row = read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+        let row = read!(&self.db, Scope::Tenant(&self.tenant), GET, pool => sqlx::query_as::<_, Row>(GET.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
             .fetch_one(pool))?;
@@ -87,7 +90,7 @@ impl Attachments for AttachmentRows {
     }
 
     async fn total_bytes(&self) -> Result<u64> {
-        let total = read!(&self.db, TOTAL_BYTES, pool => sqlx::query_scalar::<_, i64>(TOTAL_BYTES.sql)
+        let total = read!(&self.db, Scope::Tenant(&self.tenant), TOTAL_BYTES, pool => sqlx::query_scalar::<_, i64>(TOTAL_BYTES.sql)
             .bind(self.tenant.as_str())
             .fetch_one(pool))?;
         read_number("attachments.total_bytes", total)

@@ -14,7 +14,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, read, run, statements, transaction},
+    db::Db,
+    scope::Scope,
+    statement::{read_stale, run, statements, transaction},
     values::{read_id, read_json, sha256, storable},
 };
 
@@ -45,6 +47,10 @@ impl AuditRows {
     #[must_use]
     pub fn new(db: &Db, tenant: Option<&TenantId>) -> Self {
         Self { db: db.clone(), tenant: tenant.cloned() }
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        self.tenant.as_ref().map_or(Scope::Owner(PLATFORM), Scope::Tenant)
     }
 
     fn log(&self) -> &str {
@@ -95,7 +101,7 @@ impl AuditLog for AuditRows {
             request_id: storable(&entry.request_id).into_owned(),
             ..entry.clone()
         };
-        transaction!(&self.db, connection => {
+        transaction!(&self.db, self.scope(), connection => {
             let next = sqlx::query_as::<_, (i64, String)>(NEXT.sql).bind(self.log());
             let (seq, previous_hash) = run(&NEXT, next.fetch_one(&mut *connection)).await?;
             let hash = sha256(&hashed_text(&entry, seq, &previous_hash));
@@ -136,7 +142,7 @@ impl AuditLog for AuditRows {
                 Error::invalid("cursor", "is not one of ours: use `next_cursor` of the page before, unchanged")
             })?,
         };
-        let rows = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let rows = read_stale!(&self.db, self.scope(), LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(self.log())
             .bind(before)
             .bind(i64::from(page.limit) + 1)

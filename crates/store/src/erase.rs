@@ -1,7 +1,7 @@
 //! What is erased with a tenant: every table that holds rows of tenants, what refers to others first. The suite looks
 //! through the whole schema for a row that was forgotten here.
 
-use crate::db::statements;
+use crate::statement::statements;
 
 statements! {
     "tenant";

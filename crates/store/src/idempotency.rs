@@ -8,7 +8,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, affected, read, statements},
+    db::Db,
+    scope::Scope,
+    statement::{affected, read, statements},
     values::{hex, read_number},
 };
 
@@ -69,7 +71,12 @@ impl Row {
 
 /// Deletes at most `limit` answers of all owners from before `before`. Returns how many.
 pub(crate) async fn delete_before(db: &Db, before: Timestamp, limit: u32) -> Result<u64> {
-    let deleted = affected!(db, DELETE_OLD, sqlx::query(DELETE_OLD.sql).bind(before.micros()).bind(i64::from(limit)))?;
+    let deleted = affected!(
+        db,
+        Scope::System,
+        DELETE_OLD,
+        sqlx::query(DELETE_OLD.sql).bind(before.micros()).bind(i64::from(limit))
+    )?;
     Ok(deleted)
 }
 
@@ -86,6 +93,7 @@ impl Idempotency for IdempotencyRows {
         for _ in 0..TRIES {
             let begun = affected!(
                 &self.db,
+                Scope::Owner(&self.owner),
                 BEGIN,
                 sqlx::query(BEGIN.sql)
                     .bind(&self.owner)
@@ -97,7 +105,7 @@ impl Idempotency for IdempotencyRows {
             if begun == 1 {
                 return Ok(Begun::New);
             }
-            let before = read!(&self.db, GET, pool =>
+            let before = read!(&self.db, Scope::Owner(&self.owner), GET, pool =>
                 sqlx::query_as::<_, Row>(GET.sql).bind(&self.owner).bind(key).fetch_optional(pool))?;
             if let Some(row) = before {
                 return row.read(&request_hash);
@@ -109,6 +117,7 @@ impl Idempotency for IdempotencyRows {
     async fn finish(&self, key: &str, answer: &StoredAnswer) -> Result<()> {
         affected!(
             &self.db,
+            Scope::Owner(&self.owner),
             FINISH,
             sqlx::query(FINISH.sql).bind(&self.owner).bind(key).bind(i64::from(answer.status)).bind(&answer.body)
         )?;
@@ -116,7 +125,7 @@ impl Idempotency for IdempotencyRows {
     }
 
     async fn forget(&self, key: &str) -> Result<()> {
-        affected!(&self.db, FORGET, sqlx::query(FORGET.sql).bind(&self.owner).bind(key))?;
+        affected!(&self.db, Scope::Owner(&self.owner), FORGET, sqlx::query(FORGET.sql).bind(&self.owner).bind(key))?;
         Ok(())
     }
 }

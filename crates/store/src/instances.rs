@@ -11,7 +11,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, change, read, statements},
+    db::Db,
+    scope::Scope,
+    statement::{change, read, statements},
     values::{read_id, read_number, read_word, storable, word},
 };
 
@@ -112,12 +114,13 @@ impl Row {
 
 /// Of whichever tenant it is.
 pub(crate) async fn by_id(db: &Db, id: &InstanceId) -> Result<Instance> {
-    read!(db, BY_ID, pool => sqlx::query_as::<_, Row>(BY_ID.sql).bind(id.as_str()).fetch_one(pool))?.read()
+    read!(db, Scope::System, BY_ID, pool => sqlx::query_as::<_, Row>(BY_ID.sql).bind(id.as_str()).fetch_one(pool))?
+        .read()
 }
 
 /// Of all tenants, by their id.
 pub(crate) async fn list(db: &Db, page: &PageRequest) -> Result<Page<Instance>> {
-    let bots = read!(db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+    let bots = read!(db, Scope::System, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
         .bind(page.after.as_deref().unwrap_or_default())
         .bind(i64::from(page.limit) + 1)
         .fetch_all(pool))?
@@ -130,14 +133,14 @@ pub(crate) async fn list(db: &Db, page: &PageRequest) -> Result<Page<Instance>> 
 #[async_trait]
 impl Instances for InstanceRows {
     async fn get(&self) -> Result<Instance> {
-        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql).bind(self.tenant.as_str()).fetch_one(pool))?
+        read!(&self.db, Scope::Tenant(&self.tenant), GET, pool => sqlx::query_as::<_, Row>(GET.sql).bind(self.tenant.as_str()).fetch_one(pool))?
             .read()
     }
 
     async fn update(&self, instance: &Instance) -> Result<Instance> {
         let (desired, observed) = (word(&instance.desired)?, word(&instance.observed)?);
         // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
-        let updated = change!(&self.db, UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
+        let updated = change!(&self.db, Scope::Tenant(&self.tenant), UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
             .bind(self.tenant.as_str())
             .bind(instance.id.as_str())
             .bind(instance.version_lock)

@@ -12,8 +12,10 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, affected, read, run, statements, transaction},
+    db::Db,
     members,
+    scope::Scope,
+    statement::{affected, read, run, statements, transaction},
     values::{hex, micros, moment, read_id, read_word, word},
 };
 
@@ -78,7 +80,8 @@ impl Row {
 
 /// Of whichever tenant it is: whoever holds the token does not know.
 pub(crate) async fn by_hash(db: &Db, hash: &[u8; 32]) -> Result<(TenantId, Invitation)> {
-    let row: Row = read!(db, BY_HASH, pool => sqlx::query_as(BY_HASH.sql).bind(hex(hash)).fetch_one(pool))?;
+    let row: Row =
+        read!(db, Scope::System, BY_HASH, pool => sqlx::query_as(BY_HASH.sql).bind(hex(hash)).fetch_one(pool))?;
     Ok((read_id("invitations.tenant_id", &row.tenant_id, TenantId::parse)?, row.read()?))
 }
 
@@ -88,6 +91,7 @@ impl Invitations for InvitationRows {
         let role = word(&invitation.role)?;
         affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             INSERT,
             sqlx::query(INSERT.sql)
                 .bind(self.tenant.as_str())
@@ -105,7 +109,7 @@ impl Invitations for InvitationRows {
     }
 
     async fn list(&self, page: &PageRequest) -> Result<Page<Invitation>> {
-        let rows = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let rows = read!(&self.db, Scope::Tenant(&self.tenant), LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(self.tenant.as_str())
             .bind(page.after.as_deref().unwrap_or_default())
             .bind(i64::from(page.limit) + 1)
@@ -115,13 +119,17 @@ impl Invitations for InvitationRows {
     }
 
     async fn delete(&self, id: &InvitationId) -> Result<()> {
-        let deleted =
-            affected!(&self.db, DELETE, sqlx::query(DELETE.sql).bind(self.tenant.as_str()).bind(id.as_str()))?;
+        let deleted = affected!(
+            &self.db,
+            Scope::Tenant(&self.tenant),
+            DELETE,
+            sqlx::query(DELETE.sql).bind(self.tenant.as_str()).bind(id.as_str())
+        )?;
         if deleted == 0 { Err(Error::NotFound { what: "invitation" }) } else { Ok(()) }
     }
 
     async fn accept(&self, id: &InvitationId, user: &UserId, now: Timestamp) -> Result<bool> {
-        transaction!(&self.db, connection => {
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
             let accept = sqlx::query_scalar::<_, String>(ACCEPT.sql)
                 .bind(self.tenant.as_str())
                 .bind(id.as_str())

@@ -1,4 +1,5 @@
-//! The only SQL. One file an aggregate; `db` and `dialect` know the two engines, `migrate` the schema.
+//! The only SQL. One file an aggregate; `db`, `postgres` and `dialect` know the two engines, `statement` how one is run
+//! on either, `scope` whose rows it may touch, `migrate` the schema.
 //!
 //! A tenant's rows are reached through a struct that was made for that tenant, and every statement of it names the
 //! tenant: there is no other door.
@@ -10,15 +11,20 @@ pub mod audit;
 pub mod db;
 mod dialect;
 mod erase;
+mod failed;
 pub mod idempotency;
 pub mod instances;
 pub mod invitations;
 pub mod members;
 pub mod messages;
 pub mod migrate;
+mod moments;
+mod postgres;
 pub mod refresh_tokens;
 mod rows;
+mod scope;
 pub mod sessions;
+mod statement;
 mod store;
 pub mod system;
 pub mod tenants;
@@ -27,7 +33,7 @@ pub mod users;
 mod values;
 
 pub use accept::AcceptSettings;
-pub use db::{Db, PgSettings, Statement};
+pub use db::{Db, PgRole, PgSettings, Statement};
 
 /// Every statement of this crate: the contract suite proves that each has run on both engines.
 #[must_use]

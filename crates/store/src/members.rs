@@ -12,7 +12,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, read, run, statements, transaction},
+    db::Db,
+    scope::Scope,
+    statement::{read, run, statements, transaction},
     tenants,
     values::{read_id, read_word, word},
 };
@@ -95,7 +97,7 @@ macro_rules! another_owner_stays {
 #[async_trait]
 impl Members for MemberRows {
     async fn list(&self, page: &PageRequest) -> Result<Page<Member>> {
-        let rows = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let rows = read!(&self.db, Scope::Tenant(&self.tenant), LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(self.tenant.as_str())
             .bind(page.after.as_deref().unwrap_or_default())
             .bind(i64::from(page.limit) + 1)
@@ -105,7 +107,7 @@ impl Members for MemberRows {
     }
 
     async fn get(&self, user: &UserId) -> Result<Member> {
-        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+        read!(&self.db, Scope::Tenant(&self.tenant), GET, pool => sqlx::query_as::<_, Row>(GET.sql)
             .bind(self.tenant.as_str())
             .bind(user.as_str())
             .fetch_one(pool))?
@@ -113,7 +115,7 @@ impl Members for MemberRows {
     }
 
     async fn put(&self, user: &UserId, role: Role, now: Timestamp) -> Result<()> {
-        transaction!(&self.db, connection => {
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
             let before = locked_role!(connection, self.tenant, user);
             if before == Some(Role::Owner) && role != Role::Owner {
                 another_owner_stays!(connection, self.tenant, user);
@@ -129,7 +131,7 @@ impl Members for MemberRows {
     }
 
     async fn remove(&self, user: &UserId) -> Result<()> {
-        transaction!(&self.db, connection => {
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
             let Some(before) = locked_role!(connection, self.tenant, user) else {
                 return Err(Error::NotFound { what: "member" });
             };

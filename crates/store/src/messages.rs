@@ -12,7 +12,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, affected, read, run, statements, transaction},
+    db::Db,
+    scope::Scope,
+    statement::{affected, read, read_stale, run, statements, transaction},
     values::{read_id, read_json, read_number, read_word, storable, token_count, word},
 };
 
@@ -201,7 +203,7 @@ impl Messages for MessageRows {
     }
 
     async fn get(&self, id: &MessageId) -> Result<Message> {
-        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+        read!(&self.db, Scope::Tenant(&self.tenant), GET, pool => sqlx::query_as::<_, Row>(GET.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
             .fetch_one(pool))?
@@ -209,7 +211,7 @@ impl Messages for MessageRows {
     }
 
     async fn exchange(&self, id: &MessageId) -> Result<Exchange> {
-        let rows = read!(&self.db, EXCHANGE, pool => sqlx::query_as::<_, Row>(EXCHANGE.sql)
+        let rows = read!(&self.db, Scope::Tenant(&self.tenant), EXCHANGE, pool => sqlx::query_as::<_, Row>(EXCHANGE.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
             .fetch_all(pool))?;
@@ -227,15 +229,16 @@ impl Messages for MessageRows {
     }
 
     async fn list(&self, session: &SessionId, page: &PageRequest) -> Result<Page<Message>> {
-        let messages = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let messages =
+            read_stale!(&self.db, Scope::Tenant(&self.tenant), LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(self.tenant.as_str())
             .bind(session.as_str())
             .bind(page.after.as_deref().unwrap_or(AFTER_ALL))
             .bind(i64::from(page.limit) + 1)
             .fetch_all(pool))?
-        .into_iter()
-        .map(Row::read)
-        .collect::<Result<Vec<_>>>()?;
+            .into_iter()
+            .map(Row::read)
+            .collect::<Result<Vec<_>>>()?;
         let mut page = Page::from_rows(messages, page, |message| message.id.to_string());
         page.items.reverse();
         Ok(page)
@@ -245,12 +248,13 @@ impl Messages for MessageRows {
         let (from, to) = (word(&from)?, word(&to)?);
         let done = affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             SET_STATE,
             sqlx::query(SET_STATE.sql)
                 .bind(self.tenant.as_str())
                 .bind(id.as_str())
-                .bind(from)
-                .bind(to)
+                .bind(&from)
+                .bind(&to)
                 .bind(now.micros())
         )?;
         Ok(done == 1)
@@ -259,6 +263,7 @@ impl Messages for MessageRows {
     async fn set_bot_record(&self, id: &MessageId, record: i64) -> Result<()> {
         Self::changed(affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             SET_BOT_RECORD,
             sqlx::query(SET_BOT_RECORD.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(record)
         )?)
@@ -267,6 +272,7 @@ impl Messages for MessageRows {
     async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<()> {
         Self::changed(affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             SET_PARTIAL,
             sqlx::query(SET_PARTIAL.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(storable(partial))
         )?)
@@ -281,7 +287,7 @@ impl Messages for MessageRows {
             Outcome::NoReply(state, failure) => (*state, failure.as_ref()),
         };
         let state = word(&state)?;
-        transaction!(&self.db, connection => {
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
             let mut finish = sqlx::query_scalar::<_, String>(FINISH.sql)
                 .bind(self.tenant.as_str())
                 .bind(id.as_str())
@@ -315,7 +321,7 @@ impl Messages for MessageRows {
     }
 
     async fn delivery(&self, id: &MessageId) -> Result<Delivery> {
-        let row = read!(&self.db, DELIVERY, pool => sqlx::query_as::<_, DeliveryRow>(DELIVERY.sql)
+        let row = read!(&self.db, Scope::Tenant(&self.tenant), DELIVERY, pool => sqlx::query_as::<_, DeliveryRow>(DELIVERY.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
             .fetch_one(pool))?;
@@ -329,7 +335,7 @@ impl Messages for MessageRows {
     }
 
     async fn last_bot_record(&self, session: &SessionId, before: &MessageId) -> Result<i64> {
-        let record = read!(&self.db, LAST_BOT_RECORD, pool => sqlx::query_scalar::<_, i64>(LAST_BOT_RECORD.sql)
+        let record = read!(&self.db, Scope::Tenant(&self.tenant), LAST_BOT_RECORD, pool => sqlx::query_scalar::<_, i64>(LAST_BOT_RECORD.sql)
             .bind(self.tenant.as_str())
             .bind(session.as_str())
             .bind(before.as_str())
@@ -342,7 +348,7 @@ impl Messages for MessageRows {
     }
 
     async fn count_since(&self, since: Timestamp) -> Result<u64> {
-        let count = read!(&self.db, COUNT_SINCE, pool => sqlx::query_scalar::<_, i64>(COUNT_SINCE.sql)
+        let count = read!(&self.db, Scope::Tenant(&self.tenant), COUNT_SINCE, pool => sqlx::query_scalar::<_, i64>(COUNT_SINCE.sql)
             .bind(self.tenant.as_str())
             .bind(since.micros())
             .fetch_one(pool))?;

@@ -10,7 +10,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, affected, change, read, statements},
+    db::Db,
+    scope::Scope,
+    statement::{affected, change, read, statements},
     values::{hex, micros, moment, read_hash, read_id},
 };
 
@@ -78,6 +80,7 @@ impl RefreshTokens for RefreshTokenRows {
     async fn insert(&self, token: &RefreshToken) -> Result<()> {
         affected!(
             &self.db,
+            Scope::Platform,
             INSERT,
             sqlx::query(INSERT.sql)
                 .bind(token.id.as_str())
@@ -93,27 +96,33 @@ impl RefreshTokens for RefreshTokenRows {
     }
 
     async fn by_hash(&self, hash: &[u8; 32]) -> Result<RefreshToken> {
-        read!(&self.db, BY_HASH, pool => sqlx::query_as::<_, Row>(BY_HASH.sql).bind(hex(hash)).fetch_one(pool))?.read()
+        read!(&self.db, Scope::Platform, BY_HASH, pool => sqlx::query_as::<_, Row>(BY_HASH.sql).bind(hex(hash)).fetch_one(pool))?.read()
     }
 
     async fn take(&self, id: &RefreshTokenId, now: Timestamp) -> Result<bool> {
-        let taken = affected!(&self.db, TAKE, sqlx::query(TAKE.sql).bind(id.as_str()).bind(now.micros()))?;
+        let taken =
+            affected!(&self.db, Scope::Platform, TAKE, sqlx::query(TAKE.sql).bind(id.as_str()).bind(now.micros()))?;
         Ok(taken == 1)
     }
 
     async fn login_lasts(&self, login: &LoginId) -> Result<bool> {
-        let tokens: i64 = read!(&self.db, LOGIN_LASTS, pool =>
+        let tokens: i64 = read!(&self.db, Scope::Platform, LOGIN_LASTS, pool =>
             sqlx::query_scalar(LOGIN_LASTS.sql).bind(login.as_str()).fetch_one(pool))?;
         Ok(tokens > 0)
     }
 
     async fn revoke_login(&self, login: &LoginId, now: Timestamp) -> Result<()> {
-        affected!(&self.db, REVOKE_LOGIN, sqlx::query(REVOKE_LOGIN.sql).bind(login.as_str()).bind(now.micros()))?;
+        affected!(
+            &self.db,
+            Scope::Platform,
+            REVOKE_LOGIN,
+            sqlx::query(REVOKE_LOGIN.sql).bind(login.as_str()).bind(now.micros())
+        )?;
         Ok(())
     }
 
     async fn revoke_user(&self, user: &UserId, now: Timestamp) -> Result<Vec<LoginId>> {
-        let mut logins: Vec<String> = change!(&self.db, REVOKE_USER, pool =>
+        let mut logins: Vec<String> = change!(&self.db, Scope::Platform, REVOKE_USER, pool =>
             sqlx::query_scalar(REVOKE_USER.sql).bind(user.as_str()).bind(now.micros()).fetch_all(pool))?;
         logins.sort_unstable();
         logins.dedup();
@@ -123,6 +132,7 @@ impl RefreshTokens for RefreshTokenRows {
     async fn delete_expired(&self, before: Timestamp, limit: u32) -> Result<u64> {
         let deleted = affected!(
             &self.db,
+            Scope::Platform,
             DELETE_EXPIRED,
             sqlx::query(DELETE_EXPIRED.sql).bind(before.micros()).bind(i64::from(limit))
         )?;

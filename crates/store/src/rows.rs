@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use crate::scope::SETTING;
+
 /// Rows in one statement, at the most. More gained nothing where it was measured.
 pub(crate) const MAX_ROWS: usize = 64;
 
@@ -12,6 +14,20 @@ pub(crate) type Texts = LazyLock<Vec<Arc<str>>>;
 /// Writes the texts: `head`, so many rows of `columns` placeholders, `tail`.
 pub(crate) fn texts(head: &str, columns: usize, tail: &str) -> Vec<Arc<str>> {
     (1..=MAX_ROWS).map(|rows| text(head, columns, rows, tail).into()).collect()
+}
+
+/// The same for PostgreSQL, with one parameter more at the end: the list of those whose rows they are. It becomes the
+/// scope of the statement before there is any row.
+pub(crate) fn scoped_texts(head: &str, columns: usize, tail: &str) -> Vec<Arc<str>> {
+    let scoped = |rows: usize| {
+        let list = rows * columns + 1;
+        let values = text("", columns, rows, "");
+        format!(
+            "{head} SELECT * FROM ({}) AS said WHERE (SELECT set_config('{SETTING}', ${list}, true)) IS NOT NULL {tail}",
+            values.trim()
+        )
+    };
+    (1..=MAX_ROWS).map(|rows| scoped(rows).into()).collect()
 }
 
 fn text(head: &str, columns: usize, rows: usize, tail: &str) -> String {
@@ -25,7 +41,17 @@ fn text(head: &str, columns: usize, rows: usize, tail: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_ROWS, texts};
+    use super::{MAX_ROWS, scoped_texts, texts};
+
+    #[test]
+    fn the_scope_is_the_last_parameter() {
+        let texts = scoped_texts("INSERT INTO t (a, b)", 2, "ON CONFLICT DO NOTHING");
+        assert_eq!(
+            &*texts[1],
+            "INSERT INTO t (a, b) SELECT * FROM (VALUES ($1, $2), ($3, $4)) AS said \
+             WHERE (SELECT set_config('astrfleet.scope', $5, true)) IS NOT NULL ON CONFLICT DO NOTHING"
+        );
+    }
 
     #[test]
     fn each_row_has_placeholders_of_its_own() {

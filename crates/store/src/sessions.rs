@@ -11,7 +11,9 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, affected, change, read, statements},
+    db::Db,
+    scope::Scope,
+    statement::{affected, change, read, read_stale, statements},
     values::{read_id, read_json, read_word, word},
 };
 
@@ -98,6 +100,7 @@ impl Sessions for SessionRows {
         let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
         affected!(
             &self.db,
+            Scope::Tenant(&self.tenant),
             INSERT,
             sqlx::query(INSERT.sql)
                 .bind(self.tenant.as_str())
@@ -117,7 +120,7 @@ impl Sessions for SessionRows {
     }
 
     async fn get(&self, id: &SessionId) -> Result<Session> {
-        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql)
+        read!(&self.db, Scope::Tenant(&self.tenant), GET, pool => sqlx::query_as::<_, Row>(GET.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
             .fetch_one(pool))?
@@ -128,13 +131,15 @@ impl Sessions for SessionRows {
         let after = page.after.as_deref().unwrap_or(AFTER_ALL);
         let limit = i64::from(page.limit) + 1;
         let rows = match end_user {
-            Some(end_user) => read!(&self.db, LIST_OF_END_USER, pool => sqlx::query_as::<_, Row>(LIST_OF_END_USER.sql)
+            Some(end_user) => {
+                read_stale!(&self.db, Scope::Tenant(&self.tenant), LIST_OF_END_USER, pool => sqlx::query_as::<_, Row>(LIST_OF_END_USER.sql)
                     .bind(self.tenant.as_str())
                     .bind(after)
                     .bind(limit)
                     .bind(end_user)
-                    .fetch_all(pool))?,
-            None => read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+                    .fetch_all(pool))?
+            }
+            None => read_stale!(&self.db, Scope::Tenant(&self.tenant), LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
                 .bind(self.tenant.as_str())
                 .bind(after)
                 .bind(limit)
@@ -148,7 +153,8 @@ impl Sessions for SessionRows {
         let state = word(&session.state)?;
         let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
         // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
-        let updated = change!(&self.db, UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
+        let updated =
+            change!(&self.db, Scope::Tenant(&self.tenant), UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
             .bind(self.tenant.as_str())
             .bind(session.id.as_str())
             .bind(session.version)
@@ -158,7 +164,7 @@ impl Sessions for SessionRows {
             .bind(session.generation)
             .bind(session.last_active_at.micros())
             .fetch_all(pool))?
-        .pop();
+            .pop();
         if let Some(row) = updated {
             return row.read();
         }

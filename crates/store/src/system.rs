@@ -15,9 +15,11 @@ use async_trait::async_trait;
 
 use crate::{
     api_keys,
-    db::{Db, read, statements},
+    db::Db,
     idempotency, instances, invitations,
+    scope::Scope,
     sessions::{self, session_columns},
+    statement::{read, statements},
     values::read_id,
 };
 
@@ -63,7 +65,7 @@ impl SystemRows {
 #[async_trait]
 impl System for SystemRows {
     async fn ping(&self) -> Result<()> {
-        read!(&self.db, PING, pool => sqlx::query_scalar::<_, i32>(PING.sql).fetch_one(pool))?;
+        read!(&self.db, Scope::System, PING, pool => sqlx::query_scalar::<_, i32>(PING.sql).fetch_one(pool))?;
         Ok(())
     }
 
@@ -88,7 +90,7 @@ impl System for SystemRows {
         after: Option<&MessageId>,
         limit: u32,
     ) -> Result<Vec<(TenantId, SessionId, MessageId)>> {
-        let waiting = read!(&self.db, WAITING_MESSAGES, pool => sqlx::query_as::<_, (String, String, String)>(
+        let waiting = read!(&self.db, Scope::System, WAITING_MESSAGES, pool => sqlx::query_as::<_, (String, String, String)>(
                 WAITING_MESSAGES.sql)
             .bind(after.map_or("", MessageId::as_str))
             .bind(i64::from(limit))
@@ -109,7 +111,7 @@ impl System for SystemRows {
         after: Option<&MessageId>,
         limit: u32,
     ) -> Result<Vec<(TenantId, MessageId)>> {
-        let unfinished = read!(&self.db, UNFINISHED_MESSAGES, pool => sqlx::query_as::<_, (String, String)>(
+        let unfinished = read!(&self.db, Scope::System, UNFINISHED_MESSAGES, pool => sqlx::query_as::<_, (String, String)>(
                 UNFINISHED_MESSAGES.sql)
             .bind(interrupted_since.micros())
             .bind(after.map_or("", MessageId::as_str))
@@ -125,7 +127,7 @@ impl System for SystemRows {
     }
 
     async fn idle_sessions(&self, before: Timestamp, limit: u32) -> Result<Vec<Session>> {
-        read!(&self.db, IDLE_SESSIONS, pool => sqlx::query_as::<_, sessions::Row>(IDLE_SESSIONS.sql)
+        read!(&self.db, Scope::System, IDLE_SESSIONS, pool => sqlx::query_as::<_, sessions::Row>(IDLE_SESSIONS.sql)
             .bind(before.micros())
             .bind(i64::from(limit))
             .fetch_all(pool))?

@@ -13,10 +13,13 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, Failed, change, read, run, statements, transaction},
+    db::Db,
     erase,
+    failed::Failed,
     instances::{self, bind_instance},
     members,
+    scope::Scope,
+    statement::{change, read, run, statements, transaction},
     values::{micros, moment, read_id, read_word, storable, word},
 };
 
@@ -102,7 +105,7 @@ fn taken(failed: Failed) -> Error {
 #[async_trait]
 impl Tenants for TenantRows {
     async fn insert(&self, tenant: &Tenant, instance: &Instance, owner: Option<&UserId>) -> Result<()> {
-        transaction!(&self.db, connection => {
+        transaction!(&self.db, Scope::Tenant(&tenant.id), connection => {
             let insert = sqlx::query(INSERT.sql)
                 .bind(tenant.id.as_str())
                 .bind(&tenant.name)
@@ -130,16 +133,16 @@ impl Tenants for TenantRows {
     }
 
     async fn get(&self, id: &TenantId) -> Result<Tenant> {
-        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql).bind(id.as_str()).fetch_one(pool))?.read()
+        read!(&self.db, Scope::Platform, GET, pool => sqlx::query_as::<_, Row>(GET.sql).bind(id.as_str()).fetch_one(pool))?.read()
     }
 
     async fn by_name(&self, name: &str) -> Result<Tenant> {
-        read!(&self.db, BY_NAME, pool => sqlx::query_as::<_, Row>(BY_NAME.sql).bind(storable(name)).fetch_one(pool))?
+        read!(&self.db, Scope::Platform, BY_NAME, pool => sqlx::query_as::<_, Row>(BY_NAME.sql).bind(storable(name)).fetch_one(pool))?
             .read()
     }
 
     async fn list(&self, page: &PageRequest) -> Result<Page<Tenant>> {
-        let rows = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let rows = read!(&self.db, Scope::Platform, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(page.after.as_deref().unwrap_or_default())
             .bind(i64::from(page.limit) + 1)
             .fetch_all(pool))?;
@@ -149,7 +152,7 @@ impl Tenants for TenantRows {
 
     async fn update(&self, tenant: &Tenant) -> Result<Tenant> {
         let status = word(&tenant.status)?;
-        change!(&self.db, UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
+        change!(&self.db, Scope::Platform, UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
             .bind(tenant.id.as_str())
             .bind(tenant.version)
             .bind(&tenant.name)
@@ -166,7 +169,7 @@ impl Tenants for TenantRows {
     }
 
     async fn due_for_erasure(&self, now: Timestamp, limit: u32) -> Result<Vec<Tenant>> {
-        read!(&self.db, DUE_FOR_ERASURE, pool => sqlx::query_as::<_, Row>(DUE_FOR_ERASURE.sql)
+        read!(&self.db, Scope::Platform, DUE_FOR_ERASURE, pool => sqlx::query_as::<_, Row>(DUE_FOR_ERASURE.sql)
             .bind(now.micros())
             .bind(i64::from(limit))
             .fetch_all(pool))?
@@ -176,7 +179,7 @@ impl Tenants for TenantRows {
     }
 
     async fn erase(&self, id: &TenantId) -> Result<()> {
-        transaction!(&self.db, connection => {
+        transaction!(&self.db, Scope::System, connection => {
             // Nobody adds rows to the tenant from here on.
             run(&LOCK, sqlx::query(LOCK.sql).bind(id.as_str()).execute(&mut *connection)).await?;
             for &statement in erase::STATEMENTS {

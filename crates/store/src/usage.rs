@@ -15,8 +15,10 @@ use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 
 use crate::{
-    db::{Db, affected, read, statements},
+    db::Db,
     rows::{MAX_ROWS, Texts, texts},
+    scope::Scope,
+    statement::{affected, read, read_stale, statements},
     values::{read_id, read_number, read_word, token_count, word},
 };
 
@@ -143,7 +145,7 @@ impl UsageLedger for UsageRows {
         // tries again: no transaction around them.
         for some in records.chunks(MAX_ROWS) {
             let outcomes = some.iter().map(|record| word(&record.outcome)).collect::<Result<Vec<_>>>()?;
-            affected!(&self.db, APPEND, {
+            affected!(&self.db, Scope::Tenant(&self.tenant), APPEND, {
                 let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&APPEND_TEXTS[some.len() - 1])));
                 for (record, outcome) in some.iter().zip(&outcomes) {
                     query = query
@@ -167,19 +169,20 @@ impl UsageLedger for UsageRows {
     }
 
     async fn list(&self, page: &PageRequest) -> Result<Page<UsageRecord>> {
-        let records = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let records =
+            read_stale!(&self.db, Scope::Tenant(&self.tenant), LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(self.tenant.as_str())
             .bind(page.after.as_deref().unwrap_or(AFTER_ALL))
             .bind(i64::from(page.limit) + 1)
             .fetch_all(pool))?
-        .into_iter()
-        .map(Row::read)
-        .collect::<Result<Vec<_>>>()?;
+            .into_iter()
+            .map(Row::read)
+            .collect::<Result<Vec<_>>>()?;
         Ok(Page::from_rows(records, page, |record| record.id.to_string()))
     }
 
     async fn by_day(&self, from: Timestamp, to: Timestamp) -> Result<Vec<UsageTotal>> {
-        read!(&self.db, BY_DAY, pool => sqlx::query_as::<_, DayRow>(BY_DAY.sql)
+        read_stale!(&self.db, Scope::Tenant(&self.tenant), BY_DAY, pool => sqlx::query_as::<_, DayRow>(BY_DAY.sql)
             .bind(self.tenant.as_str())
             .bind(from.micros())
             .bind(to.micros())
@@ -190,7 +193,7 @@ impl UsageLedger for UsageRows {
     }
 
     async fn tokens_since(&self, since: Timestamp) -> Result<u64> {
-        let tokens = read!(&self.db, TOKENS_SINCE, pool => sqlx::query_scalar::<_, i64>(TOKENS_SINCE.sql)
+        let tokens = read!(&self.db, Scope::Tenant(&self.tenant), TOKENS_SINCE, pool => sqlx::query_scalar::<_, i64>(TOKENS_SINCE.sql)
             .bind(self.tenant.as_str())
             .bind(since.micros())
             .fetch_one(pool))?;

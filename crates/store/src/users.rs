@@ -12,7 +12,10 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
-    db::{Db, Failed, affected, change, read, statements},
+    db::Db,
+    failed::Failed,
+    scope::Scope,
+    statement::{affected, change, read, statements},
     values::{read_id, read_word, storable},
 };
 
@@ -54,7 +57,7 @@ impl UserRows {
     }
 
     async fn find_admin(&self) -> Result<Option<Row>> {
-        let found = read!(&self.db, FIRST_ADMIN, pool => sqlx::query_as(FIRST_ADMIN.sql).fetch_optional(pool))?;
+        let found = read!(&self.db, Scope::Platform, FIRST_ADMIN, pool => sqlx::query_as(FIRST_ADMIN.sql).fetch_optional(pool))?;
         Ok(found)
     }
 }
@@ -123,6 +126,7 @@ impl Users for UserRows {
     async fn insert(&self, user: &User, password_hash: &str) -> Result<()> {
         affected!(
             &self.db,
+            Scope::Platform,
             INSERT,
             sqlx::query(INSERT.sql)
                 .bind(user.id.as_str())
@@ -140,17 +144,17 @@ impl Users for UserRows {
     }
 
     async fn get(&self, id: &UserId) -> Result<User> {
-        read!(&self.db, GET, pool => sqlx::query_as::<_, Row>(GET.sql).bind(id.as_str()).fetch_one(pool))?.read()
+        read!(&self.db, Scope::Platform, GET, pool => sqlx::query_as::<_, Row>(GET.sql).bind(id.as_str()).fetch_one(pool))?.read()
     }
 
     async fn by_email(&self, email: &str) -> Result<(User, String)> {
-        let row: RowWithPassword = read!(&self.db, BY_EMAIL, pool =>
+        let row: RowWithPassword = read!(&self.db, Scope::Platform, BY_EMAIL, pool =>
             sqlx::query_as(BY_EMAIL.sql).bind(storable(&email.to_lowercase())).fetch_one(pool))?;
         Ok((row.user.read()?, row.password_hash))
     }
 
     async fn list(&self, page: &PageRequest) -> Result<Page<User>> {
-        let rows = read!(&self.db, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
+        let rows = read!(&self.db, Scope::Platform, LIST, pool => sqlx::query_as::<_, Row>(LIST.sql)
             .bind(page.after.as_deref().unwrap_or_default())
             .bind(i64::from(page.limit) + 1)
             .fetch_all(pool))?;
@@ -159,7 +163,7 @@ impl Users for UserRows {
     }
 
     async fn update(&self, user: &User) -> Result<User> {
-        change!(&self.db, UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
+        change!(&self.db, Scope::Platform, UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
             .bind(user.id.as_str())
             .bind(user.version)
             .bind(user.email.to_lowercase())
@@ -176,6 +180,7 @@ impl Users for UserRows {
     async fn set_password(&self, id: &UserId, password_hash: &str, now: Timestamp) -> Result<()> {
         let done = affected!(
             &self.db,
+            Scope::Platform,
             SET_PASSWORD,
             sqlx::query(SET_PASSWORD.sql).bind(id.as_str()).bind(password_hash).bind(now.micros())
         )?;
@@ -191,7 +196,7 @@ impl Users for UserRows {
     }
 
     async fn memberships(&self, id: &UserId) -> Result<Vec<Membership>> {
-        read!(&self.db, MEMBERSHIPS, pool =>
+        read!(&self.db, Scope::System, MEMBERSHIPS, pool =>
             sqlx::query_as::<_, MembershipRow>(MEMBERSHIPS.sql).bind(id.as_str()).fetch_all(pool))?
         .into_iter()
         .map(MembershipRow::read)

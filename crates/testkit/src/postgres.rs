@@ -23,8 +23,12 @@ use tokio::sync::OnceCell;
 
 use crate::{parts::find, ports::free_port, processes::wait_until_none_in};
 
-/// The user of every database; the server trusts whoever reaches it, which is this machine alone.
+/// Who may do everything; the server trusts whoever reaches it, which is this machine alone.
 const USER: &str = "test";
+/// Who owns every database, and is held by row-level security, as the platform is.
+const OWNER: &str = "astrfleet";
+/// Who may be let use tables, and owns nothing.
+const GUEST: &str = "astrfleet_app";
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -46,9 +50,22 @@ pub struct Postgres {
     templates: Mutex<HashMap<String, Arc<OnceCell<String>>>>,
 }
 
+/// Where a server writes statements down.
+pub struct StatementLog {
+    path: PathBuf,
+}
+
+impl StatementLog {
+    /// All of it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        std::fs::read_to_string(&self.path).unwrap()
+    }
+}
+
 /// A database of one test; dropped with it.
 pub struct Database {
-    /// A pool of a few connections to it.
+    /// A pool of a few connections to it, of somebody who may do everything and sees everything.
     pub pool: PgPool,
     name: String,
     folder: PathBuf,
@@ -128,6 +145,16 @@ impl Postgres {
             let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
             panic!("PostgreSQL did not answer within {PATIENCE:?}:\n{log}");
         }
+        self.make_roles().await;
+    }
+
+    async fn make_roles(&self) {
+        let admin = PgPoolOptions::new().max_connections(1).connect_with(self.options("postgres")).await.unwrap();
+        for role in [OWNER, GUEST] {
+            // One of many that come here, or a server that was started anew, has it already.
+            sqlx::raw_sql(AssertSqlSafe(format!("CREATE ROLE {role} LOGIN"))).execute(&admin).await.ok();
+        }
+        admin.close().await;
     }
 
     /// An empty database.
@@ -161,7 +188,7 @@ impl Postgres {
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let admin = PgPoolOptions::new().max_connections(1).connect_with(self.options("postgres")).await.unwrap();
         // Both names are our own.
-        let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template}"));
+        let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER}"));
         sqlx::raw_sql(create).execute(&admin).await.unwrap();
         admin.close().await;
         let pool = PgPoolOptions::new().max_connections(8).connect_with(self.options(&name)).await.unwrap();
@@ -178,6 +205,28 @@ impl Postgres {
     #[must_use]
     pub fn user(&self) -> &'static str {
         USER
+    }
+
+    /// Who is held by row-level security.
+    #[must_use]
+    pub fn owner(&self) -> &'static str {
+        OWNER
+    }
+
+    /// From here on, the server writes down every statement in `database`, with its values, a line of JSON each.
+    pub async fn write_statements_down(&self, database: &Database) -> StatementLog {
+        for setting in [
+            "ALTER SYSTEM SET logging_collector = on".to_owned(),
+            "ALTER SYSTEM SET log_destination = 'jsonlog'".to_owned(),
+            "ALTER SYSTEM SET log_filename = 'statements'".to_owned(),
+            format!("ALTER DATABASE {} SET log_statement = 'all'", database.name),
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(setting)).execute(&database.pool).await.unwrap();
+        }
+        // The collector starts with the server alone.
+        self.kill_9();
+        self.restart().await;
+        StatementLog { path: self.data().join("log").join("statements.json") }
     }
 
     /// How to connect to a database of this server.
@@ -236,10 +285,32 @@ impl Database {
         options(&self.folder, self.port, &self.name)
     }
 
-    /// Its address for other programs.
+    /// Its address for other programs, as its owner.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgres://{USER}@127.0.0.1:{}/{}", self.port, self.name)
+        self.url_of(OWNER)
+    }
+
+    /// The same as somebody who may do everything.
+    #[must_use]
+    pub fn url_of_superuser(&self) -> String {
+        self.url_of(USER)
+    }
+
+    /// The same as [`Database::guest`].
+    #[must_use]
+    pub fn url_of_guest(&self) -> String {
+        self.url_of(GUEST)
+    }
+
+    /// A role that owns nothing, and has no right that nobody gave it.
+    #[must_use]
+    pub fn guest(&self) -> &'static str {
+        GUEST
+    }
+
+    fn url_of(&self, user: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/{}", self.port, self.name)
     }
 }
 

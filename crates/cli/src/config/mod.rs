@@ -83,8 +83,37 @@ pub struct DatabaseConfig {
     pub password: SecretString,
     /// Connections, at the most.
     pub max_connections: u32,
+    /// Replicas that lists and history may be read from: `host` or `host:port`, with commas between them.
+    pub read_hosts: String,
+    /// How long, after a write, whoever wrote reads from the primary.
+    pub fresh_after_write_s: u64,
+    /// How long a free connection is waited for.
+    pub acquire_timeout_s: u64,
     /// How long a statement may take.
     pub statement_timeout_s: u64,
+    /// How long a statement waits for what somebody else holds.
+    pub lock_timeout_s: u64,
+    /// How long a transaction may stand open and do nothing.
+    pub idle_in_transaction_timeout_s: u64,
+}
+
+impl DatabaseConfig {
+    /// The replicas, each with its port.
+    ///
+    /// # Errors
+    /// Where one is not `host` or `host:port`.
+    pub fn replicas(&self) -> Result<Vec<(String, u16)>> {
+        let hosts = self.read_hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
+        hosts
+            .map(|host| match host.rsplit_once(':') {
+                None => Ok((host.to_owned(), self.port)),
+                Some((name, port)) => match port.parse() {
+                    Ok(port) if !name.is_empty() => Ok((name.to_owned(), port)),
+                    _ => bail!("database.read_hosts: {host:?} is not `host` or `host:port`"),
+                },
+            })
+            .collect()
+    }
 }
 
 /// Section `[log]`.
@@ -260,6 +289,7 @@ impl Config {
                 known.join(", ")
             );
         }
+        self.database.replicas()?;
         if self.bots.port_first > self.bots.port_last {
             bail!("bots.port_first is larger than bots.port_last: there would be no port for any bot");
         }
@@ -373,6 +403,14 @@ mod tests {
         let file = Some("[message]\nqueue_length = 7\n[session]\nidle_timeout_s = 5\n");
         let config = load(&[("ASTRFLEET__MESSAGE__QUEUE_LENGTH", "9")], file).unwrap();
         assert_eq!((config.message.queue_length, config.session.idle_timeout_s), (9, 5));
+    }
+
+    #[test]
+    fn replicas_are_hosts_with_or_without_a_port() {
+        let config = load(&[("DB_PORT", "5433"), ("ASTRFLEET__DATABASE__READ_HOSTS", "db-ro, db-r:6000,")], None);
+        let replicas = config.unwrap().database.replicas().unwrap();
+        assert_eq!(replicas, [("db-ro".to_owned(), 5433), ("db-r".to_owned(), 6000)]);
+        assert!(load(&[("ASTRFLEET__DATABASE__READ_HOSTS", "db:many")], None).is_err());
     }
 
     #[test]

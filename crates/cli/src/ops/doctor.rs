@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use astrfleet_core::ports::Clock;
 use astrfleet_runtime::environment::{Check, Status, checks};
+use astrfleet_store::Db;
 
 use crate::{
     config::{Config, Environment},
@@ -56,10 +57,21 @@ async fn data_folder(config: &Config) -> Check {
         return Check { name, status: Status::Ok, detail, remedy: None };
     }
     match DataFolder::take(&config.data.dir) {
-        Ok(data) => match wire::open_database(config, &data).await {
+        Ok(data) => match opened(config, &data).await {
             Ok(db) => {
+                let unheld = wire::unheld(&db).await;
                 db.close().await;
-                Check { name, status: Status::Ok, detail: format!("{folder}: the database opens"), remedy: None }
+                match unheld {
+                    Ok(None) => {
+                        let detail = format!("{folder}: the database opens");
+                        Check { name, status: Status::Ok, detail, remedy: None }
+                    }
+                    Ok(Some(detail)) => {
+                        let remedy = Some("see docs/operations/postgresql.md: one role owns, another one uses".into());
+                        Check { name, status: Status::Warn, detail, remedy }
+                    }
+                    Err(error) => Check { name, status: Status::Fail, detail: format!("{error:#}"), remedy: None },
+                }
             }
             Err(error) => Check {
                 name,
@@ -106,6 +118,13 @@ async fn blobs(config: &Config) -> Option<Check> {
             remedy: Some("see [blobs] in the configuration; the bucket and its keys have to be there".into()),
         },
     })
+}
+
+/// As it is: looking must not migrate.
+async fn opened(config: &Config, data: &DataFolder) -> Result<Db> {
+    let db = wire::open_unmigrated(config, Some(data)).await?;
+    db.migration_status().await?;
+    Ok(db)
 }
 
 fn port(config: &Config) -> Check {

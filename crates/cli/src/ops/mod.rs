@@ -10,6 +10,7 @@ pub mod errors;
 pub mod healthcheck;
 pub mod instance;
 pub mod key;
+pub mod migrate;
 pub mod openapi;
 pub mod run;
 pub mod session;

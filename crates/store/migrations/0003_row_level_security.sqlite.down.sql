@@ -1,0 +1,1 @@
+-- SQLite has no row-level security: one process has the file, and the statements' own filters are the wall.
