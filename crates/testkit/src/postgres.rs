@@ -183,9 +183,17 @@ impl Postgres {
         self.create(name).await
     }
 
+    /// An empty database of a name that is in use on another server.
+    pub async fn database_named(&self, name: &str) -> Database {
+        self.create_as(name.to_owned(), "template0").await
+    }
+
     async fn create(&self, template: &str) -> Database {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.create_as(format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed)), template).await
+    }
+
+    async fn create_as(&self, name: String, template: &str) -> Database {
         let admin = PgPoolOptions::new().max_connections(1).connect_with(self.options("postgres")).await.unwrap();
         // Both names are our own.
         let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER}"));

@@ -73,6 +73,51 @@ impl Raw {
         found
     }
 
+    /// The tables that hold rows of tenants and whose key does not begin with the tenant.
+    async fn keys_without_tenant(&self) -> Vec<String> {
+        self.texts(match self {
+            Self::Pg(_) => {
+                "SELECT table_name::text FROM information_schema.columns
+                 WHERE table_schema = 'public' AND column_name = 'tenant_id' AND table_name NOT IN (
+                     SELECT keys.table_name FROM information_schema.table_constraints AS keys
+                     JOIN information_schema.key_column_usage AS columns USING (constraint_schema, constraint_name)
+                     WHERE keys.constraint_type = 'PRIMARY KEY' AND columns.column_name = 'tenant_id'
+                     AND columns.ordinal_position = 1
+                 )"
+            }
+            Self::Lite(_) => {
+                "SELECT tables.name FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns
+                 WHERE tables.type = 'table' AND columns.name = 'tenant_id' AND columns.pk <> 1"
+            }
+        })
+        .await
+    }
+
+    /// References from one table of tenants to another that leave the tenant out.
+    async fn references_without_tenant(&self) -> Vec<String> {
+        self.texts(match self {
+            Self::Pg(_) => {
+                "SELECT conname::text FROM pg_constraint AS reference
+                 WHERE contype = 'f' AND connamespace = 'public'::regnamespace
+                 AND EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = conrelid AND attname = 'tenant_id')
+                 AND EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = confrelid AND attname = 'tenant_id')
+                 AND NOT EXISTS (
+                     SELECT 1 FROM pg_attribute
+                     WHERE attrelid = conrelid AND attname = 'tenant_id' AND attnum = ANY (conkey)
+                 )"
+            }
+            Self::Lite(_) => {
+                "SELECT tables.name || '.' || MIN(reference.\"from\")
+                 FROM sqlite_master AS tables JOIN pragma_foreign_key_list(tables.name) AS reference
+                 WHERE tables.type = 'table'
+                 AND EXISTS (SELECT 1 FROM pragma_table_info(tables.name) WHERE name = 'tenant_id')
+                 AND EXISTS (SELECT 1 FROM pragma_table_info(reference.\"table\") WHERE name = 'tenant_id')
+                 GROUP BY tables.name, reference.id HAVING SUM(reference.\"from\" = 'tenant_id') = 0"
+            }
+        })
+        .await
+    }
+
     /// All of the schema but the list of migrations.
     async fn schema(&self) -> Vec<String> {
         self.texts(match self {
@@ -81,6 +126,9 @@ impl Raw {
                     FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'schema_migrations'
                  UNION ALL SELECT indexdef FROM pg_indexes
                     WHERE schemaname = 'public' AND tablename <> 'schema_migrations'
+                 UNION ALL SELECT tablename || policyname || qual FROM pg_policies WHERE schemaname = 'public'
+                 UNION ALL SELECT relname || relrowsecurity || relforcerowsecurity FROM pg_class
+                    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'schema_migrations'
                  UNION ALL SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
                     WHERE connamespace = 'public'::regnamespace AND conrelid <> 'schema_migrations'::regclass
                  ORDER BY 1"
@@ -126,6 +174,8 @@ async fn migrations(db: &Db, again: &Db, raw: &Raw) {
     assert_eq!(db.migrate_up(NOW).await.unwrap(), Vec::<&str>::new());
     let status = db.migration_status().await.unwrap();
     assert!(status.iter().all(|step| step.applied_at == Some(NOW)));
+    assert_eq!(raw.keys_without_tenant().await, Vec::<String>::new(), "the key is (tenant_id, id)");
+    assert_eq!(raw.references_without_tenant().await, Vec::<String>::new(), "a reference names the tenant too");
     assert_eq!(status.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), names);
 }
 
