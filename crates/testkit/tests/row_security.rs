@@ -45,13 +45,14 @@ impl Said {
             let digits = after.chars().take_while(char::is_ascii_digit).count();
             text.push_str(before);
             match after[..digits].parse::<usize>() {
-                Ok(number) if Some(number) == own => text.push_str(&format!("'{scope}'")),
+                Ok(number) if Some(number) == own => text.extend(["'", scope, "'"]),
                 Ok(number) => {
                     let value = &self.values[number - 1];
                     let digits = value.trim_matches('\'');
                     let is_number =
                         (1..=19).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-                    text.push_str(&if is_number { format!("{value}::bigint") } else { value.clone() });
+                    text.push_str(value);
+                    text.push_str(if is_number { "::bigint" } else { "" });
                 }
                 Err(_) => text.push('$'),
             }
@@ -100,7 +101,7 @@ async fn give(pool: &PgPool, said: &Said, scope: &str) -> Outcome {
     transaction.rollback().await.unwrap();
     match outcome {
         Ok(outcome) => outcome,
-        Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
+        Err(error) => match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
             Some("42501") => Outcome::Refused,
             Some(code) => Outcome::Failed(code.to_owned()),
             None => panic!("{error}"),

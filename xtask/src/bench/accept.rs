@@ -27,6 +27,9 @@ use crate::errand::{Workspace, output, succeeds};
 const METRIC: &str = "accepts_per_s";
 const UNIT: &str = "messages a second that have become durable";
 
+/// Ourselves as we are, beside ourselves as somebody whom row-level security does not hold.
+const WALL_ON: &str = "row-level security on";
+
 /// Sessions that are written to at the same time; as many as there are clients.
 const SESSIONS: usize = 64;
 
@@ -169,6 +172,15 @@ impl Bench {
             let own = Series { subject: OURSELVES.to_owned(), ..own };
             all.extend(rows(&name, METRIC, UNIT, &[own, peer.clone()]));
         }
+        if let Engine::Postgres(server) = engine {
+            for (name, clients) in [("store 1 client", 1), ("store 64 clients", SESSIONS)] {
+                let series = interleaved(&[OURSELVES, WALL_ON], self.effort.rounds, |subject| match subject {
+                    OURSELVES => self.ask_store(&server.database_without_wall()?, &self.load(clients)),
+                    _ => self.store(engine, clients),
+                })?;
+                all.extend(rows(&format!("{name} (row-level security off)"), METRIC, UNIT, &series));
+            }
+        }
         Ok(all)
     }
 
@@ -254,7 +266,10 @@ fn tool(workspace: &Workspace, name: &str) -> PathBuf {
 struct Server {
     process: Child,
     port: String,
+    /// Who may do everything, whom row-level security does not hold.
     user: String,
+    /// Who owns the databases, and is held by it as the platform is.
+    owner: String,
     programs: PathBuf,
     databases: std::cell::Cell<u32>,
 }
@@ -272,7 +287,14 @@ impl Server {
         };
         let text = |key: &str| said[key].as_str().map(str::to_owned).with_context(|| format!("{line} says no {key}"));
         let port = said["port"].as_u64().context("the server says no port")?.to_string();
-        Ok(Self { process, port, user: text("user")?, programs: text("programs")?.into(), databases: 0.into() })
+        Ok(Self {
+            process,
+            port,
+            user: text("user")?,
+            owner: text("owner")?,
+            programs: text("programs")?.into(),
+            databases: 0.into(),
+        })
     }
 
     fn program(&self, name: &str) -> Command {
@@ -285,9 +307,16 @@ impl Server {
         let number = self.databases.get();
         self.databases.set(number + 1);
         let name = format!("bench_{number}");
-        let created = output(self.program("createdb").args(["--encoding", "UTF8", &name]))?;
+        let created = output(self.program("createdb").args(["--encoding", "UTF8", "--owner", &self.owner, &name]))?;
         ensure!(created.is_empty(), "createdb says: {created}");
-        Ok(Database::Postgres { port: self.port.clone(), user: self.user.clone(), name })
+        Ok(Database::Postgres { port: self.port.clone(), user: self.owner.clone(), name })
+    }
+
+    /// The same for somebody whom row-level security does not hold.
+    fn database_without_wall(&self) -> Result<Database> {
+        let database = self.database()?;
+        let Database::Postgres { port, name, .. } = database else { return Ok(database) };
+        Ok(Database::Postgres { port, user: self.user.clone(), name })
     }
 
     fn pgbench(&self, database: &Database, script: &Path, clients: usize, seconds: u32) -> Result<f64> {

@@ -138,7 +138,11 @@ async fn count(engine: &Engine) -> Outcome<i64> {
             let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path).read_only(true)).await?;
             sqlx::query_scalar(COUNT).fetch_one(&pool).await?
         }
-        Engine::Postgres(url) => sqlx::query_scalar(COUNT).fetch_one(&PgPool::connect(url).await?).await?,
+        Engine::Postgres(url) => {
+            let everybody = "BEGIN READ ONLY; SET LOCAL astrfleet.scope = '*'";
+            let mut transaction = PgPool::connect(url).await?.begin_with(everybody).await?;
+            sqlx::query_scalar(COUNT).fetch_one(&mut *transaction).await?
+        }
     })
 }
 
