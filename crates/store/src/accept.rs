@@ -28,7 +28,7 @@ use crate::{
     failed::Failed,
     messages::attachments_json,
     postgres::Servers,
-    rows::{MAX_ROWS, Texts, scoped_texts, texts},
+    rows::{MAX_ROWS, Texts, scoped_texts, unnumbered_texts},
     scope::{self, Scope},
     statement::{read, run, statements},
     values::{hex, storable, word},
@@ -45,7 +45,7 @@ statements! {
 }
 const COLUMNS: usize = 13;
 const TAIL: &str = "ON CONFLICT DO NOTHING RETURNING id";
-static ACCEPT_TEXTS: Texts = LazyLock::new(|| texts(ACCEPT.sql, COLUMNS, TAIL));
+static ACCEPT_TEXTS: Texts = LazyLock::new(|| unnumbered_texts(ACCEPT.sql, COLUMNS, TAIL));
 /// The same for PostgreSQL: the statement itself says whose rows they are, which saves the `BEGIN` and the `COMMIT`.
 /// Not before the list is set is there any row, and each row is compared with the list after that.
 static SCOPED_ACCEPT_TEXTS: Texts = LazyLock::new(|| scoped_texts(ACCEPT.sql, COLUMNS, TAIL));

@@ -11,9 +11,16 @@ pub(crate) const MAX_ROWS: usize = 64;
 /// The texts of one statement for 1 to [`MAX_ROWS`] rows.
 pub(crate) type Texts = LazyLock<Vec<Arc<str>>>;
 
-/// Writes the texts: `head`, so many rows of `columns` placeholders, `tail`.
+/// Writes the texts: `head`, so many rows of `columns` numbered placeholders, `tail`.
 pub(crate) fn texts(head: &str, columns: usize, tail: &str) -> Vec<Arc<str>> {
     (1..=MAX_ROWS).map(|rows| text(head, columns, rows, tail).into()).collect()
+}
+
+/// The same for SQLite alone, with placeholders that have no number: it looks for a numbered one among all that there
+/// are, once for each, which took a tenth of the time of all that counting calls of models takes.
+pub(crate) fn unnumbered_texts(head: &str, columns: usize, tail: &str) -> Vec<Arc<str>> {
+    let row = format!("({})", vec!["?"; columns].join(", "));
+    (1..=MAX_ROWS).map(|rows| format!("{head} VALUES {} {tail}", vec![&*row; rows].join(", ")).into()).collect()
 }
 
 /// The same for PostgreSQL, with one parameter more at the end: the list of those whose rows they are. It becomes the
@@ -41,7 +48,7 @@ fn text(head: &str, columns: usize, rows: usize, tail: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_ROWS, scoped_texts, texts};
+    use super::{MAX_ROWS, scoped_texts, texts, unnumbered_texts};
 
     #[test]
     fn the_scope_is_the_last_parameter() {
@@ -59,5 +66,12 @@ mod tests {
         assert_eq!(texts.len(), MAX_ROWS);
         assert_eq!(&*texts[0], "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT DO NOTHING");
         assert_eq!(&*texts[1], "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING");
+    }
+
+    #[test]
+    fn sqlite_counts_placeholders_by_itself() {
+        let texts = unnumbered_texts("INSERT INTO t (a, b)", 2, "ON CONFLICT DO NOTHING");
+        assert_eq!(texts.len(), MAX_ROWS);
+        assert_eq!(&*texts[1], "INSERT INTO t (a, b) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING");
     }
 }

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 
 use crate::{
-    db::Db,
-    rows::{MAX_ROWS, Texts, texts},
+    db::{Db, Engine},
+    rows::{MAX_ROWS, Texts, texts, unnumbered_texts},
     scope::Scope,
     statement::{affected, read, read_stale, statements},
     values::{read_id, read_number, read_word, token_count, word},
@@ -56,6 +56,7 @@ statements! {
 }
 
 static APPEND_TEXTS: Texts = LazyLock::new(|| texts(APPEND.sql, 11, "ON CONFLICT DO NOTHING"));
+static UNNUMBERED_APPEND_TEXTS: Texts = LazyLock::new(|| unnumbered_texts(APPEND.sql, 11, "ON CONFLICT DO NOTHING"));
 
 /// Later than every id of a line: where a list that begins with the newest begins.
 const AFTER_ALL: &str = "use_g";
@@ -143,10 +144,14 @@ impl UsageLedger for UsageRows {
         }
         // Each statement is whole or not at all, and the lines that were added already do no harm when the caller
         // tries again: no transaction around them.
+        let texts = match &self.db.engine {
+            Engine::Lite { .. } => &UNNUMBERED_APPEND_TEXTS,
+            Engine::Pg(_) => &APPEND_TEXTS,
+        };
         for some in records.chunks(MAX_ROWS) {
             let outcomes = some.iter().map(|record| word(&record.outcome)).collect::<Result<Vec<_>>>()?;
             affected!(&self.db, Scope::Tenant(&self.tenant), APPEND, {
-                let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&APPEND_TEXTS[some.len() - 1])));
+                let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&texts[some.len() - 1])));
                 for (record, outcome) in some.iter().zip(&outcomes) {
                     query = query
                         .bind(self.tenant.as_str())
