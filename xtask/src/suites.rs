@@ -18,6 +18,10 @@ use crate::{
 
 /// What is run once more on the second PostgreSQL.
 const STORE_SUITES: [&str; 4] = ["store_contract", "store_accepts", "store_servers", "row_security"];
+/// What is run once more on PostgreSQL, Redis and S3: whatever stands on a platform, and does not bring its own backends.
+const PLATFORM_PACKAGES: [&str; 2] = ["astrfleet-server", "astrfleet"];
+/// How `testkit` is told so (`backends::BACKENDS`).
+const BACKENDS: (&str, &str) = ("ASTRFLEET_TEST_BACKENDS", "servers");
 /// How `testkit` is told which one (`parts::POSTGRES_VERSION`).
 const POSTGRES_VERSION: &str = "ASTRFLEET_TEST_POSTGRES";
 
@@ -86,6 +90,19 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
         good &= watch(&mut store, |line| read_cargo(line, &mut suites))?.success();
         for suite in &mut suites[before..] {
             let _ = write!(suite.name, " (PostgreSQL {})", needs::SECOND_POSTGRESQL);
+        }
+    }
+    if filter.is_empty() {
+        let mut platforms = workspace.cargo();
+        platforms.args(["test", "--locked", "--no-fail-fast", "--test", "*"]);
+        for package in PLATFORM_PACKAGES {
+            platforms.args(["--package", package]);
+        }
+        platforms.env(BACKENDS.0, BACKENDS.1);
+        let before = suites.len();
+        good &= watch(&mut platforms, |line| read_cargo(line, &mut suites))?.success();
+        for suite in &mut suites[before..] {
+            suite.name.push_str(" (PostgreSQL, Redis, S3)");
         }
     }
     if filter.is_empty() && needs::has_browser_tests(workspace) {

@@ -99,7 +99,7 @@ async fn who_logs_out_is_out_at_once_and_stays_out_after_a_restart() {
     app.get(&bearer(&login), "/auth/me").await.expect(200);
     app.post(&bearer(&login), "/auth/logout", json!({})).await.expect(204);
     app.get(&bearer(&login), "/auth/me").await.expect(401);
-    let restarted = app.restarted();
+    let restarted = app.restarted().await;
     restarted.get(&bearer(&login), "/auth/me").await.expect(401);
 }
 
@@ -320,10 +320,12 @@ async fn tokens_of_the_secret_before_are_good_until_they_expire() {
         config.auth.previous_jwt_secret = Some(config.auth.jwt_secret.clone());
         config.auth.jwt_secret = "the next secret of 32 characters or more".into();
     });
+    let rotated = rotated.await;
     rotated.get(&admin, "/auth/me").await.expect(200);
     let keys = rotated.get(&Caller::nobody(), "//.well-known/jwks.json").await.expect(200);
     assert_eq!(keys.json["keys"].as_array().unwrap().len(), 2);
     let forgotten =
         old.restarted_with(|config| config.auth.jwt_secret = "the next secret of 32 characters or more".into());
+    let forgotten = forgotten.await;
     forgotten.get(&admin, "/auth/me").await.expect(401);
 }

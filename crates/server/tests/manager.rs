@@ -269,7 +269,7 @@ async fn bots_of_an_earlier_run_are_taken_over_as_far_as_they_are_wanted() {
     let crashed = app.instance(&gone).await;
     app.runtime.crash(&crashed.id, "");
     let before = app.instance(&kept).await;
-    let again = app.restarted();
+    let again = app.restarted().await;
     assert_eq!(works(&again).await, 1);
     let after = until_ready(&again, &kept).await;
     assert_eq!((after.generation, after.port), (before.generation, before.port), "the same process");
@@ -287,7 +287,7 @@ async fn a_process_that_was_begun_and_not_written_down_is_not_doubled() {
     is_killed(&app).await;
     let halfway = Instance { observed: Observed::Provisioning, ..app.instance(&acme).await };
     app.store_instance(&halfway).await;
-    let again = app.restarted();
+    let again = app.restarted().await;
     assert_eq!(works(&again).await, 1);
     assert_eq!(until_ready(&again, &acme).await.generation, bot.generation);
     assert_eq!(again.runtime.starts().len(), 1);
@@ -302,7 +302,7 @@ async fn more_than_there_are_places_for_are_not_taken_over() {
         until_ready(&app, tenant).await;
     }
     is_killed(&app).await;
-    let again = app.restarted_with(|config| config.manager.max_instances = 1);
+    let again = app.restarted_with(|config| config.manager.max_instances = 1).await;
     assert_eq!(works(&again).await, 1);
     let mut running = 0;
     for tenant in &tenants {
@@ -318,7 +318,7 @@ async fn what_runs_with_settings_that_changed_is_started_again() {
     let acme = app.tenant("acme").await;
     let before = until_ready(&app, &acme).await;
     is_killed(&app).await;
-    let again = app.restarted_with(|config| config.llm.model = "another".to_owned());
+    let again = app.restarted_with(|config| config.llm.model = "another".to_owned()).await;
     assert_eq!(works(&again).await, 0);
     until(&again, &acme, |bot| bot.is_ready() && bot.generation > before.generation).await;
     end(&again).await;
@@ -333,7 +333,7 @@ async fn all_are_stopped_at_the_end_and_wanted_as_before() {
     assert!(!app.runtime.is_running(&bot.id));
     let rests = app.instance(&acme).await;
     assert_eq!((rests.desired, rests.observed, rests.restarts), (Desired::Running, Observed::Pending, 0));
-    let again = app.restarted();
+    let again = app.restarted().await;
     works(&again).await;
     until_ready(&again, &acme).await;
     end(&again).await;

@@ -1,5 +1,5 @@
-//! A whole platform in one line: the real router and services on a real SQLite database, with bots that are fakes and a
-//! clock that stands still until it is told.
+//! A whole platform in one line: the real router and services on real [backends](crate::backends), with bots that are
+//! fakes and a clock that stands still until it is told.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,6 @@ use std::{
 };
 
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher};
-use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, limiter::MemoryLimiter};
 use astrfleet_core::{
     api_key::Scope,
     id::UserId,
@@ -39,7 +38,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{contract::store::NOW, fake_bots::FakeBots, fake_runtime::FakeRuntime};
+use crate::{backends::Backends, contract::store::NOW, fake_bots::FakeBots, fake_runtime::FakeRuntime};
 
 /// Everybody's password.
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -130,6 +129,7 @@ pub struct TestApp {
     /// What they say.
     pub bots: Arc<FakeBots>,
     router: axum::Router,
+    backends: Arc<Backends>,
     folder: Arc<tempfile::TempDir>,
 }
 
@@ -142,15 +142,15 @@ impl TestApp {
     /// With a configuration that differs from the default one.
     pub async fn configured(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Db::open_sqlite(&folder.path().join("test.sqlite")).await.unwrap();
-        store.migrate_up(NOW).await.unwrap();
+        let backends = Backends::chosen().await;
+        let store = backends.store(&folder).await;
         let clock = Arc::new(FixedClock::at(NOW.micros()));
         let (runtime, bots) = (Arc::new(FakeRuntime::new(Arc::clone(&clock) as _)), Arc::new(FakeBots::default()));
         let ports = Ports {
             store: Arc::new(store.clone()),
-            bus: Arc::new(MemoryBus::new(1_024)),
-            limiter: Arc::new(MemoryLimiter::new(Arc::clone(&clock) as _, 100_000)),
-            blobs: Arc::new(FolderBlobs::open(&folder.path().join("blobs")).unwrap()),
+            bus: backends.bus().await,
+            limiter: backends.limiter(Arc::clone(&clock) as _).await,
+            blobs: backends.blobs(&folder),
             runtime: Arc::clone(&runtime) as _,
             bots: Arc::clone(&bots) as _,
             clock: Arc::clone(&clock) as _,
@@ -160,32 +160,31 @@ impl TestApp {
         change(&mut config);
         let app = App::new(ports, config, Part::ALL.into()).unwrap();
         let router = router(app.clone());
-        Self { app, clock, store, runtime, bots, router, folder: Arc::new(folder) }
+        Self { app, clock, store, runtime, bots, router, backends: Arc::new(backends), folder: Arc::new(folder) }
     }
 
     /// The same platform after its process was started anew: everything stored is there, nothing in memory is.
     ///
     /// # Panics
     /// Where the configuration does not serve.
-    #[must_use]
-    pub fn restarted(&self) -> Self {
-        self.restarted_with(|_| {})
+    pub async fn restarted(&self) -> Self {
+        self.restarted_with(|_| {}).await
     }
 
     /// The same with another configuration.
     ///
     /// # Panics
     /// Where the configuration does not serve.
-    #[must_use]
-    pub fn restarted_with(&self, change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let ports = Ports { bus: Arc::new(MemoryBus::new(1_024)), ..self.app.ports.clone() };
+    pub async fn restarted_with(&self, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let ports = Ports { bus: self.backends.bus().await, ..self.app.ports.clone() };
         let mut config = self.app.config.clone();
         change(&mut config);
         let app = App::new(ports, config, Part::ALL.into()).unwrap();
         let router = router(app.clone());
         let (clock, store) = (Arc::clone(&self.clock), self.store.clone());
-        let (runtime, bots, folder) = (Arc::clone(&self.runtime), Arc::clone(&self.bots), Arc::clone(&self.folder));
-        Self { app, clock, store, runtime, bots, router, folder }
+        let (runtime, bots) = (Arc::clone(&self.runtime), Arc::clone(&self.bots));
+        let (backends, folder) = (Arc::clone(&self.backends), Arc::clone(&self.folder));
+        Self { app, clock, store, runtime, bots, router, backends, folder }
     }
 
     /// Turns the clock on.

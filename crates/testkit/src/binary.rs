@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    backends::Backends,
     client::Api,
     parts::runtime_dir,
     ports::free_port,
@@ -101,6 +102,8 @@ pub struct Platform {
     data_dir: PathBuf,
     /// Where it is told to listen: the same when it starts again, because bots know it.
     listen: String,
+    /// What it stands on.
+    backends: Backends,
     child: Option<Child>,
     output: Arc<Output>,
     url: String,
@@ -132,6 +135,7 @@ impl Platform {
             folder,
             data_dir,
             listen: format!("127.0.0.1:{}", free_port()),
+            backends: Backends::chosen().await,
             child: None,
             output: Arc::new(output),
             url: String::new(),
@@ -156,6 +160,7 @@ impl Platform {
         for name in FOREIGN {
             command.env_remove(name);
         }
+        command.envs(self.backends.environment());
         command.envs(self.options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
@@ -188,6 +193,12 @@ impl Platform {
     #[must_use]
     pub fn api(&self) -> Api {
         Api::new(&self.url)
+    }
+
+    /// What it stands on.
+    #[must_use]
+    pub fn backends(&self) -> &Backends {
+        &self.backends
     }
 
     /// Its data folder.
@@ -372,7 +383,12 @@ pub fn built_binary() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::{fs::PermissionsExt, process::ExitStatusExt};
+    use std::{
+        os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+        panic::AssertUnwindSafe,
+    };
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -441,8 +457,8 @@ wait $bot
 
     #[tokio::test]
     async fn an_end_before_it_is_ready_fails_with_its_log() {
-        let failed = tokio::spawn(start("#!/bin/sh\necho 'the reason' >&2\nexit 3\n")).await.err().unwrap();
-        let text = failed.into_panic().downcast::<String>().unwrap();
+        let started = AssertUnwindSafe(start("#!/bin/sh\necho 'the reason' >&2\nexit 3\n")).catch_unwind().await;
+        let text = started.err().unwrap().downcast::<String>().unwrap();
         assert!(text.contains("ended with") && text.contains("the end of its log"), "{text}");
         assert_eq!(ExitStatus::from_raw(3 << 8).code(), Some(3));
     }

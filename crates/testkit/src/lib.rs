@@ -10,6 +10,7 @@
 )]
 
 pub mod app;
+pub mod backends;
 mod background;
 pub mod binary;
 pub mod client;

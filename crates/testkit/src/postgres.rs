@@ -293,6 +293,18 @@ impl Database {
         &self.name
     }
 
+    /// Where its server listens, on the loopback address.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Who owns its tables, and is held by row-level security all the same.
+    #[must_use]
+    pub fn owner(&self) -> &'static str {
+        OWNER
+    }
+
     /// How to connect to it, by the socket in the server's folder.
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
@@ -382,7 +394,8 @@ mod tests {
         let (one, other) = (server.database_like("things", fill).await, server.database_like("things", fill).await);
         sqlx::raw_sql("INSERT INTO things VALUES ('two')").execute(&one.pool).await.unwrap();
         assert_eq!((count(&one.pool).await, count(&other.pool).await), (2, 1));
-        assert_eq!(count(&PgPool::connect(&one.url()).await.unwrap()).await, 2, "the address is the same database");
+        let address = one.url_of_superuser();
+        assert_eq!(count(&PgPool::connect(&address).await.unwrap()).await, 2, "the address is the same database");
 
         let empty = server.database().await;
         let tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'things'";

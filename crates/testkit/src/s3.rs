@@ -67,7 +67,7 @@ impl S3 {
         self.server.start();
         let client = reqwest::Client::new();
         let is_made = async || {
-            let address = self.bucket_address().await;
+            let address = self.bucket_address(BUCKET).await;
             let answer = client.put(address).timeout(Duration::from_secs(5)).send().await;
             answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == reqwest::StatusCode::CONFLICT)
         };
@@ -76,12 +76,23 @@ impl S3 {
     }
 
     /// Where a bucket is made with one PUT, for a minute.
-    async fn bucket_address(&self) -> reqwest::Url {
+    async fn bucket_address(&self, bucket: &str) -> reqwest::Url {
         let builder = AmazonS3Builder::new().with_endpoint(self.endpoint()).with_allow_http(true).with_region(REGION);
         let keys = builder.with_access_key_id(ACCESS_KEY).with_secret_access_key(SECRET_KEY);
-        let signer = keys.with_bucket_name(BUCKET).with_http_connector(Nobody).build().unwrap();
+        let signer = keys.with_bucket_name(bucket).with_http_connector(Nobody).build().unwrap();
         let path = Path::default();
         signer.signed_url(reqwest::Method::PUT, &path, Duration::from_mins(1)).await.unwrap()
+    }
+
+    /// Makes another bucket, and says how to reach it.
+    ///
+    /// # Panics
+    /// When it is not made.
+    pub async fn bucket(&self, name: &str) -> S3Settings {
+        let address = self.bucket_address(name).await;
+        let answer = reqwest::Client::new().put(address).timeout(Duration::from_secs(30)).send().await.unwrap();
+        assert!(answer.status().is_success(), "a bucket was refused: {answer:?}");
+        S3Settings { bucket: name.to_owned(), ..self.settings() }
     }
 
     fn endpoint(&self) -> String {
@@ -113,7 +124,7 @@ impl S3 {
     pub async fn restart(&self) {
         self.server.start();
         let client = reqwest::Client::new();
-        let address = self.bucket_address().await;
+        let address = self.bucket_address(BUCKET).await;
         // The bucket is there already, and whoever says so can also be asked for objects.
         let is_up = async || {
             let answer = client.put(address.clone()).timeout(Duration::from_secs(5)).send().await;

@@ -1,5 +1,6 @@
 //! Ctrl-C: everything ends in order, whatever is open, and nothing is left behind.
 
+use astrfleet_testkit::backends::Backends;
 use serde_json::json;
 
 use crate::{
@@ -24,8 +25,10 @@ pub async fn in_order(world: &mut World) {
     world.provider.release();
 
     let database = world.platform.data_dir().join("astrfleet.db");
-    assert_eq!(sqlite(&database, "pragma integrity_check").await, json!([["ok"]]));
-    assert_eq!(sqlite(&database, "pragma foreign_key_check").await, json!([]));
+    if matches!(world.platform.backends(), Backends::BuiltIn) {
+        assert_eq!(sqlite(&database, "pragma integrity_check").await, json!([["ok"]]));
+        assert_eq!(sqlite(&database, "pragma foreign_key_check").await, json!([]));
+    }
     assert!(!world.platform.data_dir().join("local.json").exists());
 
     world.platform.restart().await;
