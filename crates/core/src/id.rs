@@ -133,6 +133,17 @@ impl Ids {
         Self { clock, rng, last: Mutex::new(0) }
     }
 
+    /// A new one for a message that comes after `earlier`, which another process made by a clock of its own: later than
+    /// that one too. Ids of others are not drawn along by a clock that is far ahead.
+    #[must_use]
+    pub fn message_after(&self, earlier: Option<&MessageId>) -> MessageId {
+        let fresh = self.message();
+        let Some(earlier) = earlier.filter(|earlier| **earlier >= fresh) else { return fresh };
+        let number = |id: &MessageId| u128::from_str_radix(&id.0[MessageId::PREFIX.len()..], 16).unwrap_or(0);
+        let step = 1 + (number(&fresh) & u128::from(u32::MAX));
+        MessageId(format!("{}{:032x}", MessageId::PREFIX, number(earlier).saturating_add(step)).into())
+    }
+
     fn next(&self) -> uuid::Uuid {
         let mut random = [0; 10];
         self.rng.fill(&mut random);
@@ -151,7 +162,7 @@ impl Ids {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Ids, TenantId};
+    use super::{Ids, MessageId, TenantId};
     use crate::ports::testing::{CountingRng, FixedClock};
 
     #[test]
@@ -159,6 +170,19 @@ mod tests {
         let ids = Ids::new(Arc::new(FixedClock::at(1_000)), Arc::new(CountingRng::default()));
         let made: Vec<_> = (0..1_000).map(|_| ids.message()).collect();
         assert!(made.is_sorted_by(|earlier, later| earlier < later));
+    }
+
+    #[test]
+    fn a_message_comes_after_one_of_a_clock_that_is_ahead() {
+        let ids = |at| Ids::new(Arc::new(FixedClock::at(at)), Arc::new(CountingRng::default()));
+        let (behind, ahead) = (ids(1_000), ids(3_600_000_000));
+        let first = ahead.message();
+        let second = behind.message_after(Some(&first));
+        let third = ahead.message_after(Some(&second));
+        assert!(first < second && second < third);
+        assert_eq!(MessageId::parse(second.as_str()).unwrap(), second);
+        assert!(behind.message() < first, "what has nothing to do with it goes by its own clock");
+        assert!(behind.message_after(None) < first);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod failed;
 pub mod idempotency;
 pub mod instances;
 pub mod invitations;
+pub mod leases;
 pub mod members;
 pub mod messages;
 pub mod migrate;
@@ -47,6 +48,7 @@ pub fn statements() -> Vec<&'static Statement> {
         idempotency::STATEMENTS,
         instances::STATEMENTS,
         invitations::STATEMENTS,
+        leases::STATEMENTS,
         members::STATEMENTS,
         messages::STATEMENTS,
         migrate::STATEMENTS,

@@ -6,7 +6,7 @@ use astrfleet_core::{
     id::{AttachmentId, MessageId, SessionId, TenantId},
     message::{Exchange, Failure, Message, State, TokenUsage},
     page::{Page, PageRequest},
-    ports::{Accepted, Delivery, Messages, NewMessage, Outcome},
+    ports::{Accepted, Delivery, Fence, Messages, NewMessage, Outcome},
     time::Timestamp,
 };
 use async_trait::async_trait;
@@ -26,6 +26,22 @@ macro_rules! message_columns {
     };
 }
 
+/// A write that depends on a lease: `$lease` still under `$epoch`, in the same statement. Of whoever has no lease, nothing
+/// is asked.
+macro_rules! held {
+    ($lease:literal, $epoch:literal) => {
+        concat!(
+            "(EXISTS (SELECT 1 FROM leases WHERE leases.name = ",
+            $lease,
+            " AND leases.epoch = ",
+            $epoch,
+            ") OR CAST(",
+            $epoch,
+            " AS BIGINT) IS NULL)"
+        )
+    };
+}
+
 statements! {
     "message";
     GET = "message.get", concat!("SELECT ", message_columns!(), " FROM messages WHERE tenant_id = $1 AND id = $2");
@@ -33,13 +49,17 @@ statements! {
         concat!("SELECT ", message_columns!(), " FROM messages WHERE tenant_id = $1 AND (id = $2 OR reply_to = $2)");
     LIST = "message.list", concat!("SELECT ", message_columns!(), " FROM messages
         WHERE tenant_id = $1 AND session_id = $2 AND id < $3 ORDER BY id DESC LIMIT $4");
-    SET_STATE = "message.set_state", "UPDATE messages SET state = $4, updated_at = $5
-        WHERE tenant_id = $1 AND id = $2 AND state = $3";
-    SET_BOT_RECORD = "message.set_bot_record", "UPDATE messages SET bot_record = $3 WHERE tenant_id = $1 AND id = $2";
-    SET_PARTIAL = "message.set_partial", "UPDATE messages SET partial = $3 WHERE tenant_id = $1 AND id = $2";
+    SET_STATE = "message.set_state", concat!("UPDATE messages SET state = $4, updated_at = $5
+        WHERE tenant_id = $1 AND id = $2 AND state = $3 AND ", held!("$6", "$7"));
+    SET_BOT_RECORD = "message.set_bot_record", concat!("UPDATE messages SET bot_record = $3
+        WHERE tenant_id = $1 AND id = $2 AND ", held!("$4", "$5"));
+    SET_PARTIAL = "message.set_partial", concat!("UPDATE messages SET partial = $3
+        WHERE tenant_id = $1 AND id = $2 AND ", held!("$4", "$5"));
+    /// Whether a lease still stands.
+    IS_HELD = "message.is_held", "SELECT COUNT(*) FROM leases WHERE name = $1 AND epoch = $2";
     /// A whole answer stays. What was interrupted once and is found so again was not changed: its time to be repaired
     /// is over at some point.
-    FINISH = "message.finish", "UPDATE messages SET state = $3, failure_code = $4, failure_detail = $5,
+    FINISH = "message.finish", concat!("UPDATE messages SET state = $3, failure_code = $4, failure_detail = $5,
             partial = CASE WHEN $3 = 'interrupted' THEN partial ELSE '' END,
             updated_at = CASE WHEN state = $3 THEN updated_at ELSE $6 END
         WHERE tenant_id = $1 AND id = $2 AND state IN ($7, $8, $9, $10, $11, $12, $13)
@@ -47,7 +67,7 @@ statements! {
             SELECT 1 FROM messages AS reply
             WHERE reply.tenant_id = $1 AND reply.reply_to = $2 AND reply.state <> 'interrupted'
         )
-        RETURNING session_id";
+        AND ", held!("$14", "$15"), " RETURNING session_id");
     /// Nothing is changed where there is a whole answer already.
     REPLY = "message.reply", concat!("INSERT INTO messages (", message_columns!(), ")
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
@@ -63,12 +83,21 @@ statements! {
             (SELECT end_user FROM sessions WHERE sessions.tenant_id = messages.tenant_id
              AND sessions.id = messages.session_id) AS end_user,
             (SELECT generation FROM sessions WHERE sessions.tenant_id = messages.tenant_id
-             AND sessions.id = messages.session_id) AS session_generation
+             AND sessions.id = messages.session_id) AS session_generation,
+            (SELECT MIN(recent.id) FROM (
+                SELECT earlier.id, earlier.state FROM messages AS earlier WHERE earlier.tenant_id = $1
+                AND earlier.session_id = (SELECT session_id FROM messages WHERE tenant_id = $1 AND id = $2)
+                AND earlier.id < $2 ORDER BY earlier.id DESC LIMIT $3
+            ) AS recent WHERE recent.state IN ('accepted', 'delivering', 'streaming')) AS behind
         FROM messages WHERE tenant_id = $1 AND id = $2");
     /// An answer belongs to the message that it answers, also where it came after the next question.
     LAST_BOT_RECORD = "message.last_bot_record", "SELECT bot_record FROM messages
         WHERE tenant_id = $1 AND session_id = $2 AND bot_record IS NOT NULL AND COALESCE(reply_to, id) < $3
         ORDER BY bot_record DESC LIMIT 1";
+    OPEN = "message.open", "SELECT session_id, id, state FROM messages
+        WHERE tenant_id = $1 AND state IN ('accepted', 'delivering', 'streaming') AND id > $2 ORDER BY id LIMIT $3";
+    COUNT_WAITING = "message.count_waiting", "SELECT COUNT(*) FROM messages
+        WHERE tenant_id = $1 AND state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming')";
     COUNT_SINCE = "message.count_since", "SELECT COUNT(*) FROM messages
         WHERE tenant_id = $1 AND author = 'user' AND created_at >= $2";
 }
@@ -82,6 +111,7 @@ const STATES: usize = 7;
 pub struct MessageRows {
     db: Db,
     tenant: TenantId,
+    fence: Option<Fence>,
 }
 
 /// A row, as it stands.
@@ -138,6 +168,7 @@ struct DeliveryRow {
     partial: String,
     end_user: String,
     session_generation: i64,
+    behind: Option<String>,
 }
 
 /// The list of an answer's attachments, as it stands in its column.
@@ -170,7 +201,31 @@ impl MessageRows {
     /// Of `tenant`.
     #[must_use]
     pub fn new(db: &Db, tenant: &TenantId) -> Self {
-        Self { db: db.clone(), tenant: tenant.clone() }
+        Self { db: db.clone(), tenant: tenant.clone(), fence: None }
+    }
+
+    /// Of `tenant`, for whoever holds a lease.
+    #[must_use]
+    pub fn fenced(db: &Db, tenant: &TenantId, fence: &Fence) -> Self {
+        Self { fence: Some(fence.clone()), ..Self::new(db, tenant) }
+    }
+
+    fn lease(&self) -> Option<&str> {
+        self.fence.as_ref().map(|fence| fence.lease.as_str())
+    }
+
+    fn epoch(&self) -> Option<i64> {
+        self.fence.as_ref().map(|fence| fence.epoch)
+    }
+
+    /// Why a write changed nothing: [`Error::Stale`] where the lease that it depends on does not stand any more.
+    async fn still_held(&self) -> Result<()> {
+        let Some(fence) = &self.fence else { return Ok(()) };
+        let held = read!(&self.db, Scope::Platform, IS_HELD, pool => sqlx::query_scalar::<_, i64>(IS_HELD.sql)
+            .bind(&fence.lease)
+            .bind(fence.epoch)
+            .fetch_one(pool))?;
+        if held == 1 { Ok(()) } else { Err(Error::Stale { what: "lease" }) }
     }
 
     /// Refuses outcomes that nobody can mean.
@@ -187,8 +242,12 @@ impl MessageRows {
     }
 
     /// [`Error::NotFound`] where no row was changed.
-    fn changed(rows: u64) -> Result<()> {
-        if rows == 0 { Err(Error::NotFound { what: "message" }) } else { Ok(()) }
+    async fn changed(&self, rows: u64) -> Result<()> {
+        if rows > 0 {
+            return Ok(());
+        }
+        self.still_held().await?;
+        Err(Error::NotFound { what: "message" })
     }
 }
 
@@ -256,26 +315,43 @@ impl Messages for MessageRows {
                 .bind(&from)
                 .bind(&to)
                 .bind(now.micros())
+                .bind(self.lease())
+                .bind(self.epoch())
         )?;
+        if done == 0 {
+            self.still_held().await?;
+        }
         Ok(done == 1)
     }
 
     async fn set_bot_record(&self, id: &MessageId, record: i64) -> Result<()> {
-        Self::changed(affected!(
+        let rows = affected!(
             &self.db,
             Scope::Tenant(&self.tenant),
             SET_BOT_RECORD,
-            sqlx::query(SET_BOT_RECORD.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(record)
-        )?)
+            sqlx::query(SET_BOT_RECORD.sql)
+                .bind(self.tenant.as_str())
+                .bind(id.as_str())
+                .bind(record)
+                .bind(self.lease())
+                .bind(self.epoch())
+        )?;
+        self.changed(rows).await
     }
 
     async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<()> {
-        Self::changed(affected!(
+        let rows = affected!(
             &self.db,
             Scope::Tenant(&self.tenant),
             SET_PARTIAL,
-            sqlx::query(SET_PARTIAL.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(storable(partial))
-        )?)
+            sqlx::query(SET_PARTIAL.sql)
+                .bind(self.tenant.as_str())
+                .bind(id.as_str())
+                .bind(storable(partial))
+                .bind(self.lease())
+                .bind(self.epoch())
+        )?;
+        self.changed(rows).await
     }
 
     async fn finish(&self, id: &MessageId, from: &[State], outcome: Outcome, now: Timestamp) -> Result<bool> {
@@ -287,7 +363,7 @@ impl Messages for MessageRows {
             Outcome::NoReply(state, failure) => (*state, failure.as_ref()),
         };
         let state = word(&state)?;
-        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
+        let finished = transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
             let mut finish = sqlx::query_scalar::<_, String>(FINISH.sql)
                 .bind(self.tenant.as_str())
                 .bind(id.as_str())
@@ -298,6 +374,7 @@ impl Messages for MessageRows {
             for state in &states {
                 finish = finish.bind(state);
             }
+            finish = finish.bind(self.lease()).bind(self.epoch());
             let Some(session) = run(&FINISH, finish.fetch_all(&mut *connection)).await?.pop() else {
                 return Ok(false);
             };
@@ -317,20 +394,33 @@ impl Messages for MessageRows {
                 .bind(now.micros());
             run(&TOUCH_SESSION, touch.execute(&mut *connection)).await?;
             Ok(true)
-        })
+        })?;
+        if !finished {
+            self.still_held().await?;
+        }
+        Ok(finished)
     }
 
     async fn delivery(&self, id: &MessageId) -> Result<Delivery> {
         let row = read!(&self.db, Scope::Tenant(&self.tenant), DELIVERY, pool => sqlx::query_as::<_, DeliveryRow>(DELIVERY.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
+            .bind(i64::from(Delivery::LOOK_BACK))
             .fetch_one(pool))?;
+        let behind = match row.behind {
+            Some(id) => {
+                let earlier = self.get(&read_id("messages.id", &id, MessageId::parse)?).await?;
+                Some((earlier.id, earlier.state)).filter(|(_, state)| !state.is_final())
+            }
+            None => None,
+        };
         Ok(Delivery {
             message: row.message.read()?,
             end_user: row.end_user,
             session_generation: row.session_generation,
             bot_record: row.bot_record,
             partial: row.partial,
+            behind,
         })
     }
 
@@ -345,6 +435,29 @@ impl Messages for MessageRows {
 
     async fn set_reply_record(&self, reply: &MessageId, record: i64) -> Result<()> {
         self.set_bot_record(reply, record).await
+    }
+
+    async fn open(&self, after: Option<&MessageId>, limit: u32) -> Result<Vec<(SessionId, MessageId, State)>> {
+        let open = read!(&self.db, Scope::Tenant(&self.tenant), OPEN, pool => sqlx::query_as::<_, (String, String, String)>(OPEN.sql)
+            .bind(self.tenant.as_str())
+            .bind(after.map_or("", MessageId::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(pool))?;
+        let read = |(session, id, state): (String, String, String)| {
+            Ok((
+                read_id("messages.session_id", &session, SessionId::parse)?,
+                read_id("messages.id", &id, MessageId::parse)?,
+                read_word("messages.state", state)?,
+            ))
+        };
+        open.into_iter().map(read).collect()
+    }
+
+    async fn count_waiting(&self) -> Result<u64> {
+        let count = read!(&self.db, Scope::Tenant(&self.tenant), COUNT_WAITING, pool => sqlx::query_scalar::<_, i64>(COUNT_WAITING.sql)
+            .bind(self.tenant.as_str())
+            .fetch_one(pool))?;
+        read_number("messages.count", count)
     }
 
     async fn count_since(&self, since: Timestamp) -> Result<u64> {

@@ -79,6 +79,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_platform"),
     migration!(2, "0002_conversations"),
     migration!(3, "0003_row_level_security", twins),
+    migration!(4, "0004_leases", twins),
 ];
 
 /// A step, and whether the database has made it.
@@ -371,6 +372,7 @@ impl Db {
         let grants = format!(
             "GRANT USAGE ON SCHEMA public TO {role};
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
              REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM {role};"
         );
         let mut connection = servers.connect(&GRANT).await?;

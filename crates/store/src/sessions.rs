@@ -2,7 +2,7 @@
 
 use astrfleet_core::{
     Error, Result,
-    id::{SessionId, TenantId},
+    id::{MessageId, SessionId, TenantId},
     page::{Page, PageRequest},
     ports::Sessions,
     session::Session,
@@ -30,6 +30,10 @@ statements! {
     "session";
     INSERT = "session.insert", concat!("INSERT INTO sessions (", session_columns!(), ")
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+    GET_WITH_NEWEST = "session.get_with_newest", concat!("SELECT ", session_columns!(), ",
+            (SELECT messages.id FROM messages WHERE messages.tenant_id = $1 AND messages.session_id = $2
+             ORDER BY messages.id DESC LIMIT 1) AS newest
+        FROM sessions WHERE tenant_id = $1 AND id = $2");
     GET = "session.get", concat!("SELECT ", session_columns!(), " FROM sessions WHERE tenant_id = $1 AND id = $2");
     LIST = "session.list", concat!("SELECT ", session_columns!(), " FROM sessions
         WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
@@ -73,6 +77,13 @@ pub(crate) struct Row {
     created_at: i64,
     last_active_at: i64,
     version: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct RowWithNewest {
+    #[sqlx(flatten)]
+    session: Row,
+    newest: Option<String>,
 }
 
 impl Row {
@@ -125,6 +136,16 @@ impl Sessions for SessionRows {
             .bind(id.as_str())
             .fetch_one(pool))?
         .read()
+    }
+
+    async fn get_with_newest(&self, id: &SessionId) -> Result<(Session, Option<MessageId>)> {
+        let row = read!(&self.db, Scope::Tenant(&self.tenant), GET_WITH_NEWEST, pool =>
+            sqlx::query_as::<_, RowWithNewest>(GET_WITH_NEWEST.sql)
+                .bind(self.tenant.as_str())
+                .bind(id.as_str())
+                .fetch_one(pool))?;
+        let newest = row.newest.map(|id| read_id("messages.id", &id, MessageId::parse)).transpose()?;
+        Ok((row.session.read()?, newest))
     }
 
     async fn list(&self, end_user: Option<&str>, page: &PageRequest) -> Result<Page<Session>> {

@@ -3,16 +3,16 @@
 use astrfleet_core::{
     id::TenantId,
     ports::{
-        ApiKeys, Attachments, AuditLog, Idempotency, Instances, Invitations, Members, Messages, RefreshTokens,
-        Sessions, Store, System, Tenants, UsageLedger, Users,
+        ApiKeys, Attachments, AuditLog, Fence, Idempotency, Instances, Invitations, Leases, Members, Messages,
+        RefreshTokens, Sessions, Store, System, Tenants, UsageLedger, Users,
     },
 };
 
 use crate::{
     api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, db::Db, idempotency::IdempotencyRows,
-    instances::InstanceRows, invitations::InvitationRows, members::MemberRows, messages::MessageRows,
-    refresh_tokens::RefreshTokenRows, sessions::SessionRows, system::SystemRows, tenants::TenantRows, usage::UsageRows,
-    users::UserRows,
+    instances::InstanceRows, invitations::InvitationRows, leases::LeaseRows, members::MemberRows,
+    messages::MessageRows, refresh_tokens::RefreshTokenRows, sessions::SessionRows, system::SystemRows,
+    tenants::TenantRows, usage::UsageRows, users::UserRows,
 };
 
 impl Store for Db {
@@ -56,6 +56,10 @@ impl Store for Db {
         Box::new(MessageRows::new(self, tenant))
     }
 
+    fn fenced_messages(&self, tenant: &TenantId, fence: &Fence) -> Box<dyn Messages> {
+        Box::new(MessageRows::fenced(self, tenant, fence))
+    }
+
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments> {
         Box::new(AttachmentRows::new(self, tenant))
     }
@@ -66,6 +70,10 @@ impl Store for Db {
 
     fn idempotency(&self, owner: &str) -> Box<dyn Idempotency> {
         Box::new(IdempotencyRows::new(self, owner))
+    }
+
+    fn leases(&self) -> Box<dyn Leases> {
+        Box::new(LeaseRows::new(self))
     }
 
     fn system(&self, reason: &'static str) -> Box<dyn System> {

@@ -27,7 +27,17 @@ statements! {
     "row";
     PING = "system.ping", "SELECT 1";
     WAITING_MESSAGES = "system.waiting_messages", "SELECT tenant_id, session_id, id FROM messages
-        WHERE state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming') AND id > $1 ORDER BY id LIMIT $2";
+        WHERE state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming') AND id > $1
+        ORDER BY id LIMIT $2";
+    WAITING_MESSAGES_OF = "system.waiting_messages_of", "SELECT tenant_id, session_id, id FROM messages
+        WHERE state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming') AND id > $1
+        AND EXISTS (SELECT 1 FROM leases WHERE leases.name = 'queue/' || messages.tenant_id AND leases.owner = $3)
+        ORDER BY id LIMIT $2";
+    TENANTS_WITHOUT_OWNER = "system.tenants_without_owner", "SELECT DISTINCT tenant_id FROM messages
+        WHERE state IN ('accepted', 'delivering', 'streaming') AND NOT EXISTS (
+            SELECT 1 FROM leases WHERE leases.name = 'queue/' || messages.tenant_id
+            AND leases.expires_at > (SELECT micros FROM database_clock)
+        ) LIMIT $1";
     UNFINISHED_MESSAGES = "system.unfinished_messages", "SELECT tenant_id, id FROM messages
             WHERE state IN ('delivering', 'streaming') AND state IN ('accepted', 'delivering', 'streaming') AND id > $2
         UNION ALL
@@ -83,6 +93,34 @@ impl System for SystemRows {
 
     async fn instances(&self, page: &PageRequest) -> Result<Page<Instance>> {
         instances::list(&self.db, page).await
+    }
+
+    async fn tenants_without_owner(&self, limit: u32) -> Result<Vec<TenantId>> {
+        let tenants = read!(&self.db, Scope::System, TENANTS_WITHOUT_OWNER, pool =>
+            sqlx::query_scalar::<_, String>(TENANTS_WITHOUT_OWNER.sql).bind(i64::from(limit)).fetch_all(pool))?;
+        tenants.into_iter().map(|tenant| read_id("messages.tenant_id", &tenant, TenantId::parse)).collect()
+    }
+
+    async fn waiting_messages_of(
+        &self,
+        owner: &str,
+        after: Option<&MessageId>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, SessionId, MessageId)>> {
+        let waiting = read!(&self.db, Scope::System, WAITING_MESSAGES_OF, pool => sqlx::query_as::<_, (String, String, String)>(
+                WAITING_MESSAGES_OF.sql)
+            .bind(after.map_or("", MessageId::as_str))
+            .bind(i64::from(limit))
+            .bind(owner)
+            .fetch_all(pool))?;
+        let read = |(tenant, session, message): (String, String, String)| {
+            Ok((
+                read_id("messages.tenant_id", &tenant, TenantId::parse)?,
+                read_id("messages.session_id", &session, SessionId::parse)?,
+                read_id("messages.id", &message, MessageId::parse)?,
+            ))
+        };
+        waiting.into_iter().map(read).collect()
     }
 
     async fn waiting_messages(

@@ -21,7 +21,7 @@ use astrfleet_testkit::{
 use sqlx::{AssertSqlSafe, PgPool, Row as _, postgres::PgRow};
 
 /// Tables that hold nothing of a tenant's own.
-const OF_THE_PLATFORM: &[&str] = &["refresh_tokens", "schema_migrations", "tenants", "users"];
+const OF_THE_PLATFORM: &[&str] = &["leases", "refresh_tokens", "schema_migrations", "tenants", "users"];
 /// Somebody else: a tenant that is not there.
 const NOBODY: &str = "ten_0190000000007000800000000000dead";
 

@@ -20,6 +20,8 @@ pub enum BusEvent {
     SessionChanged(TenantId, SessionId),
     /// A message was accepted and waits for a worker.
     MessageAccepted(TenantId, MessageId),
+    /// Nobody has the queue before this tenant's bot any more: whoever can may take it.
+    QueueReleased(TenantId),
     /// A user's place in a tenant, or the user, changed.
     MembershipChanged(UserId),
     /// A login was ended: its access tokens are worth nothing.

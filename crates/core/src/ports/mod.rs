@@ -3,6 +3,7 @@
 
 mod blobs;
 mod bus;
+mod leases;
 mod limiter;
 mod runtime;
 mod store;
@@ -10,6 +11,7 @@ pub mod testing;
 
 pub use blobs::{BlobStream, Blobs};
 pub use bus::{Bus, BusEvent, BusStream};
+pub use leases::{Fence, Holder, Lease, Leases, Taken, queue_lease};
 pub use limiter::{Limit, Limiter, Verdict};
 pub use runtime::{
     BotAccess, BotClient, BotFile, BotSpec, BotStatus, Bots, ChannelDraft, ChatStream, FoundBot, LogLine, LogStream,

@@ -19,6 +19,7 @@ use crate::{
     message::{Exchange, Failure, Message, State},
     page::{Page, PageRequest},
     policy::Role,
+    ports::{Fence, Leases},
     session::Session,
     tenant::Tenant,
     time::Timestamp,
@@ -48,12 +49,19 @@ pub trait Store: Send + Sync {
     fn sessions(&self, tenant: &TenantId) -> Box<dyn Sessions>;
     /// The messages of `tenant`.
     fn messages(&self, tenant: &TenantId) -> Box<dyn Messages>;
+    /// The messages of `tenant` for whoever holds a lease: what changes a message that is there
+    /// ([`Messages::set_state`], [`Messages::set_bot_record`], [`Messages::set_partial`], [`Messages::finish`],
+    /// [`Messages::set_reply_record`]) does nothing and returns [`crate::Error::Stale`] of a `lease` where `fence` does not
+    /// stand any more.
+    fn fenced_messages(&self, tenant: &TenantId, fence: &Fence) -> Box<dyn Messages>;
     /// The attachments of `tenant`.
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments>;
     /// The usage ledger of `tenant`.
     fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger>;
     /// Answers that were given under an `Idempotency-Key`. `owner` is whoever sent it: a caller's actor.
     fn idempotency(&self, owner: &str) -> Box<dyn Idempotency>;
+    /// Who alone may do what.
+    fn leases(&self) -> Box<dyn Leases>;
     /// What spans tenants. `reason` goes to the log.
     fn system(&self, reason: &'static str) -> Box<dyn System>;
 }
@@ -227,6 +235,11 @@ pub trait Sessions: Send + Sync {
     /// # Errors
     /// [`crate::Error::NotFound`].
     async fn get(&self, id: &SessionId) -> Result<Session>;
+    /// With the newest message in it: what is said now is to come after that, whatever the clocks say.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get_with_newest(&self, id: &SessionId) -> Result<(Session, Option<MessageId>)>;
     /// The newest first. `end_user` narrows the list.
     async fn list(&self, end_user: Option<&str>, page: &PageRequest) -> Result<Page<Session>>;
     /// Stores a changed one if its `version` is still the stored one. Returns it as stored.
@@ -267,6 +280,15 @@ pub struct Delivery {
     pub bot_record: Option<i64>,
     /// The answer as far as it came, where it was interrupted.
     pub partial: String,
+    /// The first message of the session before this one that is not at an end: this one has to wait for it. Looked for
+    /// among the [`Delivery::LOOK_BACK`] messages before it.
+    pub behind: Option<(MessageId, State)>,
+}
+
+impl Delivery {
+    /// How many messages before it are looked at. More can only be between two that are not at an end where they ended
+    /// without being delivered.
+    pub const LOOK_BACK: u32 = 64;
 }
 
 /// How a delivery ended.
@@ -322,6 +344,11 @@ pub trait Messages: Send + Sync {
     async fn last_bot_record(&self, session: &SessionId, before: &MessageId) -> Result<i64>;
     /// Notes the bot's number of an answer.
     async fn set_reply_record(&self, reply: &MessageId, record: i64) -> Result<()>;
+    /// At most `limit` messages that are not at an end (accepted, delivering or streaming), the oldest first, after
+    /// `after`.
+    async fn open(&self, after: Option<&MessageId>, limit: u32) -> Result<Vec<(SessionId, MessageId, State)>>;
+    /// How many wait to be delivered.
+    async fn count_waiting(&self) -> Result<u64>;
     /// Messages of end users accepted since `since`, for the daily quota.
     async fn count_since(&self, since: Timestamp) -> Result<u64>;
 }
@@ -407,6 +434,17 @@ pub trait System: Send + Sync {
     async fn instance(&self, id: &InstanceId) -> Result<Instance>;
     /// All bots, by their id.
     async fn instances(&self, page: &PageRequest) -> Result<Page<Instance>>;
+    /// At most `limit` tenants who have messages that are not at an end, and whose queue nobody has (see
+    /// [`super::queue_lease`]).
+    async fn tenants_without_owner(&self, limit: u32) -> Result<Vec<TenantId>>;
+    /// At most `limit` messages that wait to be delivered, in queues that `owner` has or had last; the oldest first, after
+    /// `after`.
+    async fn waiting_messages_of(
+        &self,
+        owner: &str,
+        after: Option<&MessageId>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, SessionId, MessageId)>>;
     /// At most `limit` messages that wait to be delivered, the oldest first, after `after`.
     async fn waiting_messages(
         &self,

@@ -208,7 +208,8 @@ impl Service {
             BusEvent::InstanceChanged { .. }
             | BusEvent::TenantChanged(_)
             | BusEvent::SessionChanged(..)
-            | BusEvent::MessageAccepted(..) => {}
+            | BusEvent::MessageAccepted(..)
+            | BusEvent::QueueReleased(_) => {}
         }
     }
 

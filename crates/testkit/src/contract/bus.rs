@@ -27,6 +27,7 @@ pub async fn all(bus: &dyn Bus) {
         BusEvent::InstanceChanged { tenant: ids.tenant(), instance: ids.instance() },
         BusEvent::SessionChanged(ids.tenant(), ids.session()),
         BusEvent::MessageAccepted(ids.tenant(), ids.message()),
+        BusEvent::QueueReleased(ids.tenant()),
         BusEvent::MembershipChanged(ids.user()),
         BusEvent::LoginEnded(ids.login()),
         BusEvent::KeyRevoked(ids.api_key()),

@@ -72,6 +72,7 @@ pub async fn all(store: &dyn Store, make: &Make) {
     pages(store, make, &tenant).await;
     other_tenants(store, make, &tenant, &other).await;
     counts(store, make).await;
+    order(store, make).await;
 }
 
 fn after(seconds: u64) -> Timestamp {
@@ -91,6 +92,7 @@ async fn states(store: &dyn Store, make: &Make, tenant: &TenantId) {
         session_generation: 1,
         bot_record: None,
         partial: String::new(),
+        behind: None,
     };
     assert_eq!(messages.delivery(&asked.id).await.unwrap(), delivery);
 
@@ -311,4 +313,49 @@ async fn counts(store: &dyn Store, make: &Make) {
     assert_eq!(messages.count_since(NOW).await.unwrap(), 2, "what end users said, and nothing else");
     assert_eq!(messages.count_since(after(60)).await.unwrap(), 1);
     assert_eq!(messages.count_since(after(61)).await.unwrap(), 0);
+}
+
+/// Each message waits for the one before it in its session.
+async fn order(store: &dyn Store, make: &Make) {
+    let tenant = make.stored_tenant(store, "messages-in-order").await;
+    let (session, beside) =
+        (stored_session(store, make, &tenant, "ada").await, stored_session(store, make, &tenant, "bob").await);
+    let sessions = store.sessions(&tenant);
+    assert_eq!(sessions.get_with_newest(&session.id).await.unwrap(), (session.clone(), None));
+    let missing = sessions.get_with_newest(&make.ids.session()).await;
+    assert!(matches!(missing, Err(Error::NotFound { what: "session" })));
+    let said = [message(make, &session), message(make, &beside), message(make, &session), message(make, &session)];
+    for message in &said {
+        accepted(store, message).await;
+    }
+    assert_eq!(sessions.get_with_newest(&session.id).await.unwrap(), (session.clone(), Some(said[3].id.clone())));
+    let messages = store.messages(&tenant);
+    let behind = async |number: usize| messages.delivery(&said[number].id).await.unwrap().behind;
+    assert_eq!((behind(0).await, behind(1).await), (None, None), "nobody is before them in their sessions");
+    let first = |state| Some((said[0].id.clone(), state));
+    assert_eq!((behind(2).await, behind(3).await), (first(State::Accepted), first(State::Accepted)));
+    assert!(messages.set_state(&said[0].id, State::Accepted, State::Delivering, NOW).await.unwrap());
+    assert_eq!(behind(3).await, first(State::Delivering));
+
+    let open = messages.open(None, 9).await.unwrap();
+    let expected: Vec<_> = said
+        .iter()
+        .map(|message| {
+            let state = if message.id == said[0].id { State::Delivering } else { State::Accepted };
+            (message.session_id.clone(), message.id.clone(), state)
+        })
+        .collect();
+    assert_eq!(open, expected, "the oldest first");
+    assert_eq!(messages.open(Some(&said[1].id), 1).await.unwrap(), expected[2..3]);
+    assert_eq!(messages.count_waiting().await.unwrap(), 3);
+
+    let outcome = || Outcome::NoReply(State::Failed, None);
+    assert!(messages.finish(&said[2].id, &[State::Accepted], outcome(), NOW).await.unwrap());
+    assert_eq!(behind(3).await, first(State::Delivering), "not only the one directly before it");
+    assert!(messages.finish(&said[0].id, &[State::Delivering], outcome(), NOW).await.unwrap());
+    assert_eq!(behind(3).await, None);
+    assert_eq!(messages.open(None, 9).await.unwrap().len(), 2);
+    let nobody = make.stored_tenant(store, "messages-of-nobody").await;
+    assert_eq!(store.messages(&nobody).open(None, 9).await.unwrap(), []);
+    assert_eq!(store.messages(&nobody).count_waiting().await.unwrap(), 0);
 }

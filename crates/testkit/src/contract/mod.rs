@@ -10,6 +10,7 @@ pub mod idempotency;
 pub mod instances;
 pub mod interleavings;
 pub mod invitations;
+pub mod leases;
 pub mod limiter;
 pub mod members;
 pub mod messages;

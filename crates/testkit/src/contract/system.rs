@@ -5,12 +5,13 @@ use std::time::Duration;
 use astrfleet_core::{
     id::{MessageId, SessionId},
     message::State,
-    ports::{Outcome, Store},
+    ports::{Outcome, Store, Taken, queue_lease},
     session::{CloseReason, Event, Session},
     time::Timestamp,
 };
 
 use super::{
+    leases::holder,
     messages::{accepted, message},
     sessions::{session, stored_session},
     store::{Make, NOW},
@@ -49,6 +50,19 @@ async fn work_is_found(store: &dyn Store, make: &Make) {
     let after = system.waiting_messages(Some(&messages[2].id), 2).await.unwrap();
     assert_eq!(after, expected[3..5], "after the one that was seen last, and no more than asked for");
     assert_eq!(system.waiting_messages(None, 1).await.unwrap().len(), 1);
+
+    let (tenants, name) =
+        (async || system.tenants_without_owner(1_000).await.unwrap(), queue_lease(&messages[0].tenant_id));
+    let first = &messages[0].tenant_id;
+    assert!(tenants().await.contains(first));
+    let ada = holder("owner-of-a-queue");
+    assert!(matches!(store.leases().take(&name, &ada, Duration::from_hours(1)).await.unwrap(), Taken::Ours(_)));
+    assert!(!tenants().await.contains(first) && tenants().await.contains(&messages[4].tenant_id));
+    let of = async |after, limit| system.waiting_messages_of(&ada.id, after, limit).await.unwrap();
+    assert_eq!(of(None, 1_000).await, expected[..4], "of her tenant alone, the oldest first");
+    assert_eq!(of(Some(&messages[1].id), 1).await, expected[2..3]);
+    store.leases().release_all(&ada.id).await.unwrap();
+    assert!(tenants().await.contains(first), "whose queue was given back");
 
     let later = NOW.plus(Duration::from_secs(10));
     let set = async |number: usize, from, to, at| {

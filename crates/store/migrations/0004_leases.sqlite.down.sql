@@ -1,0 +1,2 @@
+DROP VIEW database_clock;
+DROP TABLE leases;
