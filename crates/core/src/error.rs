@@ -32,6 +32,9 @@ pub enum Error {
         /// What it would take.
         reason: String,
     },
+    /// The end user is on the tenant's blocklist.
+    #[error("this end user is blocked: the tenant's blocklist says until when, and why")]
+    Blocked,
     /// There is no such thing, or the caller may not know that there is.
     #[error("no such {what}")]
     NotFound {
@@ -131,6 +134,7 @@ impl Error {
             Self::Invalid { .. }
             | Self::Unauthenticated { .. }
             | Self::Forbidden { .. }
+            | Self::Blocked
             | Self::NotFound { .. }
             | Self::Conflict { .. }
             | Self::Stale { .. }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{
     error::Error,
     ports::{Clock, Rng},
+    time::Timestamp,
 };
 
 macro_rules! ids {
@@ -31,6 +32,14 @@ macro_rules! ids {
                     let tail = text.strip_prefix(Self::PREFIX).unwrap_or_default();
                     let well_formed = tail.len() == 32 && tail.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
                     if well_formed { Ok(Self(text.into())) } else { Err(Error::NotFound { what: $what }) }
+                }
+
+                /// What sorts before everything that is made at `moment` or later, and behind everything made before it:
+                /// an edge between ids, and itself none.
+                #[must_use]
+                pub fn edge(moment: Timestamp) -> String {
+                    let millis = u64::try_from(moment.micros() / 1_000).unwrap_or(0);
+                    format!("{}{millis:012x}", Self::PREFIX)
                 }
 
                 /// As text.
@@ -113,6 +122,8 @@ ids! {
     MessageId, message, "msg", "message";
     /// A file or image of a message.
     AttachmentId, attachment, "att", "attachment";
+    /// An entry of a blocklist.
+    BlockId, block, "blk", "block";
     /// A line of the usage ledger.
     UsageId, usage, "use", "usage record";
     /// A request to us.
@@ -163,7 +174,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Ids, MessageId, TenantId};
-    use crate::ports::testing::{CountingRng, FixedClock};
+    use crate::ports::{
+        Clock,
+        testing::{CountingRng, FixedClock},
+    };
 
     #[test]
     fn grow_within_one_millisecond() {
@@ -183,6 +197,17 @@ mod tests {
         assert_eq!(MessageId::parse(second.as_str()).unwrap(), second);
         assert!(behind.message() < first, "what has nothing to do with it goes by its own clock");
         assert!(behind.message_after(None) < first);
+    }
+
+    #[test]
+    fn an_edge_lies_between_what_was_made_before_and_after() {
+        let clock = Arc::new(FixedClock::at(1_795_402_721_000_000));
+        let ids = Ids::new(Arc::clone(&clock) as _, Arc::new(CountingRng::default()));
+        let before = ids.tenant();
+        clock.advance(std::time::Duration::from_millis(1));
+        let edge = TenantId::edge(clock.now());
+        let after = ids.tenant();
+        assert!(before.as_str() < edge.as_str() && edge.as_str() < after.as_str(), "{before} {edge} {after}");
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub enum Action {
     MessageWrite,
     AttachmentRead,
     AttachmentWrite,
+    BlocklistManage,
     FleetRead,
     PlatformAuditRead,
 }
@@ -91,6 +92,7 @@ fn grant(action: Action) -> Grant {
         | A::InstanceOpen
         | A::ChannelRead
         | A::ChannelManage => from(Role::Admin),
+        A::BlocklistManage => from(Role::Agent),
         A::InstanceRead => from_or_key(Role::Viewer, Scope::Instance),
         A::InstanceOperate | A::InstanceConfigure => from_or_key(Role::Admin, Scope::Instance),
         A::SessionRead
@@ -135,6 +137,7 @@ impl Action {
             A::MessageWrite => "message.write",
             A::AttachmentRead => "attachment.read",
             A::AttachmentWrite => "attachment.write",
+            A::BlocklistManage => "blocklist.manage",
             A::FleetRead => "fleet.read",
             A::PlatformAuditRead => "platform_audit.read",
         }

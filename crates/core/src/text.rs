@@ -36,6 +36,18 @@ pub fn dns_label(field: &'static str, text: &str) -> Result<String, Error> {
     }
 }
 
+/// Where an end user writes: `api`, or the bot's name of a channel. 1 to 32 of a-z, 0-9, `_` and `-`.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn channel(field: &'static str, text: &str) -> Result<(), Error> {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    if (1..=32).contains(&text.len()) && text.bytes().all(good) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, "must be 1 to 32 of a-z, 0-9, _ and -"))
+}
+
 /// An e-mail address, in lower case: two that differ by case alone are the same one.
 ///
 /// Only what is certain is checked; whether it exists only a mail to it can tell.

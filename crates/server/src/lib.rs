@@ -17,6 +17,7 @@ pub mod manager;
 pub mod message;
 pub mod metrics;
 pub mod problem;
+pub mod rights;
 pub mod role;
 pub mod secrets;
 pub mod session;

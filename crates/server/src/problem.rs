@@ -88,7 +88,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ),
     ("attachment_missing", 404, "The content of a file of this message is gone. Upload it again."),
     ("stopped", 409, "Somebody stopped this message before there was an answer."),
-    ("blocked", 403, "This message was not let through to the bot."),
+    ("blocked", 403, "This message is not let through to the bot: its end user is blocked, for instance."),
 ];
 
 impl Problem {
@@ -160,6 +160,7 @@ impl From<Error> for Problem {
             }
             Error::Unauthenticated { .. } => Self::new("unauthenticated", detail),
             Error::Forbidden { .. } => Self::new("forbidden", detail),
+            Error::Blocked => Self::new("blocked", detail),
             Error::NotFound { .. } => Self::new("not_found", detail),
             Error::Conflict { .. } => Self::new("conflict", detail),
             Error::Stale { .. } => Self::new("stale", detail),

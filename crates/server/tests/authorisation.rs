@@ -32,6 +32,7 @@ enum For {
 }
 
 const CHAT: For = For::Members(Role::Agent, Some(Scope::Chat));
+const AGENT: For = For::Members(Role::Agent, None);
 const ADMIN: For = For::Members(Role::Admin, None);
 const OWNER: For = For::Members(Role::Owner, None);
 const INSTANCE_READ: For = For::Members(Role::Viewer, Some(Scope::Instance));
@@ -98,6 +99,10 @@ const TABLE: &[(&str, For)] = &[
     ("POST /api/v1/tenants/{tenant}/sessions/{session}/messages/{message}/stop", CHAT),
     ("POST /api/v1/tenants/{tenant}/attachments", CHAT),
     ("GET /api/v1/tenants/{tenant}/attachments/{attachment}", CHAT),
+    ("GET /api/v1/tenants/{tenant}/messages", CHAT),
+    ("GET /api/v1/tenants/{tenant}/blocklist", AGENT),
+    ("POST /api/v1/tenants/{tenant}/blocklist", AGENT),
+    ("DELETE /api/v1/tenants/{tenant}/blocklist/{block}", AGENT),
     ("GET /api/v1/instances", For::Platform),
     ("GET /api/v1/instances/events", For::Platform),
     ("POST /llm/v1/chat/completions", For::Bot),
@@ -188,6 +193,7 @@ async fn call(app: &TestApp, operation: &str, tenant: &Tenant, caller: &Caller) 
         .replace("{user}", &format!("usr_{zeros}"))
         .replace("{key}", &format!("key_{zeros}"))
         .replace("{invitation}", &format!("inv_{zeros}"))
+        .replace("{block}", &format!("blk_{zeros}"))
         .replace("{channel}", "none");
     assert!(!path.contains('{'), "{operation}: a parameter that this test does not know");
     let method: Method = method.parse().unwrap();

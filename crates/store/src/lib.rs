@@ -8,6 +8,7 @@ pub mod accept;
 pub mod api_keys;
 pub mod attachments;
 pub mod audit;
+pub mod blocklist;
 pub mod db;
 mod dialect;
 mod erase;
@@ -24,6 +25,7 @@ mod postgres;
 pub mod refresh_tokens;
 mod rows;
 mod scope;
+pub mod search;
 pub mod sessions;
 mod statement;
 mod store;
@@ -44,6 +46,7 @@ pub fn statements() -> Vec<&'static Statement> {
         api_keys::STATEMENTS,
         attachments::STATEMENTS,
         audit::STATEMENTS,
+        blocklist::STATEMENTS,
         erase::STATEMENTS,
         idempotency::STATEMENTS,
         instances::STATEMENTS,
@@ -53,6 +56,7 @@ pub fn statements() -> Vec<&'static Statement> {
         messages::STATEMENTS,
         migrate::STATEMENTS,
         refresh_tokens::STATEMENTS,
+        search::STATEMENTS,
         sessions::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,

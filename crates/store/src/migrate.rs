@@ -80,6 +80,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_conversations"),
     migration!(3, "0003_row_level_security", twins),
     migration!(4, "0004_leases", twins),
+    migration!(5, "0005_blocklist", twins),
+    migration!(6, "0006_search", twins),
 ];
 
 /// A step, and whether the database has made it.
@@ -356,8 +358,8 @@ impl Db {
             .collect())
     }
 
-    /// Lets another role use the tables, and no more than that: it can neither change the schema nor switch off
-    /// row-level security.
+    /// Lets another role use the tables, those of later steps too, and no more than that: it can neither change the
+    /// schema nor switch off row-level security.
     ///
     /// # Errors
     /// [`Error::Invalid`] where `role` is none, or the database has no roles.
@@ -372,8 +374,8 @@ impl Db {
         let grants = format!(
             "GRANT USAGE ON SCHEMA public TO {role};
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
-             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
-             REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM {role};"
+             REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM {role};
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};"
         );
         let mut connection = servers.connect(&GRANT).await?;
         let granted = run(&GRANT, sqlx::raw_sql(AssertSqlSafe(grants)).execute(&mut connection)).await;

@@ -3,16 +3,16 @@
 use astrfleet_core::{
     id::TenantId,
     ports::{
-        ApiKeys, Attachments, AuditLog, Fence, Idempotency, Instances, Invitations, Leases, Members, Messages,
-        RefreshTokens, Sessions, Store, System, Tenants, UsageLedger, Users,
+        ApiKeys, Attachments, AuditLog, Blocklist, Fence, Idempotency, Instances, Invitations, Leases, Members,
+        Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger, Users,
     },
 };
 
 use crate::{
-    api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, db::Db, idempotency::IdempotencyRows,
-    instances::InstanceRows, invitations::InvitationRows, leases::LeaseRows, members::MemberRows,
-    messages::MessageRows, refresh_tokens::RefreshTokenRows, sessions::SessionRows, system::SystemRows,
-    tenants::TenantRows, usage::UsageRows, users::UserRows,
+    api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, blocklist::BlockRows, db::Db,
+    idempotency::IdempotencyRows, instances::InstanceRows, invitations::InvitationRows, leases::LeaseRows,
+    members::MemberRows, messages::MessageRows, refresh_tokens::RefreshTokenRows, search::SearchRows,
+    sessions::SessionRows, system::SystemRows, tenants::TenantRows, usage::UsageRows, users::UserRows,
 };
 
 impl Store for Db {
@@ -60,8 +60,16 @@ impl Store for Db {
         Box::new(MessageRows::fenced(self, tenant, fence))
     }
 
+    fn search(&self, tenant: &TenantId) -> Box<dyn Search> {
+        Box::new(SearchRows::new(self, tenant))
+    }
+
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments> {
         Box::new(AttachmentRows::new(self, tenant))
+    }
+
+    fn blocklist(&self, tenant: &TenantId) -> Box<dyn Blocklist> {
+        Box::new(BlockRows::new(self, tenant))
     }
 
     fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger> {

@@ -9,10 +9,11 @@ use crate::{
     api_key::ApiKey,
     attachment::Attachment,
     audit::{Entry, NewEntry},
+    blocklist::Block,
     error::Result,
     id::{
-        ApiKeyId, AttachmentId, InstanceId, InvitationId, LoginId, MessageId, RefreshTokenId, SessionId, TenantId,
-        UserId,
+        ApiKeyId, AttachmentId, BlockId, InstanceId, InvitationId, LoginId, MessageId, RefreshTokenId, SessionId,
+        TenantId, UserId,
     },
     instance::Instance,
     member::{Invitation, Member, Membership},
@@ -20,6 +21,7 @@ use crate::{
     page::{Page, PageRequest},
     policy::Role,
     ports::{Fence, Leases},
+    search::{PROBES, Probe, Said},
     session::Session,
     tenant::Tenant,
     time::Timestamp,
@@ -54,8 +56,12 @@ pub trait Store: Send + Sync {
     /// [`Messages::set_reply_record`]) does nothing and returns [`crate::Error::Stale`] of a `lease` where `fence` does not
     /// stand any more.
     fn fenced_messages(&self, tenant: &TenantId, fence: &Fence) -> Box<dyn Messages>;
+    /// The search in the messages of `tenant`.
+    fn search(&self, tenant: &TenantId) -> Box<dyn Search>;
     /// The attachments of `tenant`.
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments>;
+    /// The blocklist of `tenant`.
+    fn blocklist(&self, tenant: &TenantId) -> Box<dyn Blocklist>;
     /// The usage ledger of `tenant`.
     fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger>;
     /// Answers that were given under an `Idempotency-Key`. `owner` is whoever sent it: a caller's actor.
@@ -353,6 +359,48 @@ pub trait Messages: Send + Sync {
     async fn count_since(&self, since: Timestamp) -> Result<u64>;
 }
 
+/// Consecutive messages of a tenant, whose words are known together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchBlock {
+    /// The oldest of them.
+    pub first: MessageId,
+    /// The newest of them.
+    pub last: MessageId,
+}
+
+/// The words of a block that is not stored yet.
+#[derive(Clone, Debug)]
+pub struct NewSearchBlock {
+    /// The oldest message.
+    pub first: MessageId,
+    /// The newest message.
+    pub last: MessageId,
+    /// As [`crate::search::bucketed`] gives them.
+    pub buckets: Vec<String>,
+}
+
+/// The search in the messages of one tenant: see [`crate::search`]. Where a text stands for a message's id, whatever
+/// sorts like one will do.
+#[async_trait]
+pub trait Search: Send + Sync {
+    /// At most `limit` messages from `from` on, before `before`, the newest first.
+    async fn newest(&self, from: &str, before: &str, limit: u32) -> Result<Vec<Said>>;
+    /// At most `limit` messages between two, neither of them included, the oldest first.
+    async fn oldest(&self, after: &str, before: &str, limit: u32) -> Result<Vec<Said>>;
+    /// Whether there are at least `count` messages between two.
+    async fn has(&self, after: &str, before: &str, count: u32) -> Result<bool>;
+    /// The newest message of any block: all messages up to it are in blocks.
+    async fn indexed_to(&self) -> Result<Option<MessageId>>;
+    /// At most `limit` blocks with all of `probes` that begin before `before`, the newest first.
+    async fn blocks(&self, probes: &[Probe; PROBES], before: &str, limit: u32) -> Result<Vec<SearchBlock>>;
+    /// Stores a block. Returns whether nobody else had done so.
+    async fn add(&self, block: &NewSearchBlock) -> Result<bool>;
+    /// Forgets all blocks with messages from `since` on: they are to be read anew.
+    async fn forget(&self, since: &MessageId) -> Result<()>;
+    /// Forgets all blocks with nothing but messages before `before`.
+    async fn forget_before(&self, before: &str) -> Result<()>;
+}
+
 /// Attachments of one tenant.
 #[async_trait]
 pub trait Attachments: Send + Sync {
@@ -363,6 +411,25 @@ pub trait Attachments: Send + Sync {
     async fn get(&self, id: &AttachmentId) -> Result<Attachment>;
     /// The bytes of all together, for the quota.
     async fn total_bytes(&self) -> Result<u64>;
+}
+
+/// The blocklist of one tenant.
+#[async_trait]
+pub trait Blocklist: Send + Sync {
+    /// Puts somebody on the list; where they are on it for that channel, their reason and end become the new ones, and
+    /// their id stays. Returns the entry as stored.
+    async fn put(&self, block: &Block) -> Result<Block>;
+    /// The newest last.
+    async fn list(&self, page: &PageRequest) -> Result<Page<Block>>;
+    /// Takes an entry off the list, and returns it.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn remove(&self, id: &BlockId) -> Result<Block>;
+    /// How many entries there are.
+    async fn count(&self) -> Result<u64>;
+    /// All whose end lies after `now`, or that have none; at most `limit`, the newest first.
+    async fn in_force(&self, now: Timestamp, limit: u32) -> Result<Vec<Block>>;
 }
 
 /// The usage ledger of one tenant.

@@ -26,6 +26,6 @@ may! {
     TenantCreate TenantList TenantRead TenantUpdate TenantSuspend TenantResume TenantDelete UserManage
     MemberRead MemberManage InvitationManage ApiKeyManage AuditRead UsageRead LimitsRead
     InstanceRead InstanceOperate InstanceConfigure InstanceOpen ChannelRead ChannelManage
-    SessionRead SessionWrite MessageRead MessageWrite AttachmentRead AttachmentWrite
+    SessionRead SessionWrite MessageRead MessageWrite AttachmentRead AttachmentWrite BlocklistManage
     FleetRead PlatformAuditRead
 }

@@ -10,7 +10,7 @@ const ABOUT: &str = "astrfleet hosts an AstrBot for each tenant. Errors are prob
      `code`. Lists come in pages: `limit`, `cursor`, `next_cursor`. A POST with an `Idempotency-Key` is done once. \
      `RateLimit` says how many requests are left.";
 
-const TAGS: [(&str, &str); 14] = [
+const TAGS: [(&str, &str); 15] = [
     ("auth", "Log in, stay logged in, log out. Tokens are signed with the keys of `/.well-known/jwks.json`."),
     ("users", "People, for platform administrators."),
     ("tenants", "Whom the bots belong to: their plan, their limits, their use."),
@@ -21,6 +21,7 @@ const TAGS: [(&str, &str); 14] = [
     ("sessions", "Conversations with end users."),
     ("messages", "What is said in a session. Answers stream."),
     ("attachments", "Files and images of messages."),
+    ("blocklist", "End users whom a tenant does not want to hear from."),
     ("audit", "Who did what, each entry chained to the one before by its hash."),
     ("fleet", "All bots, for platform administrators."),
     ("models", "The model gateway for bots, in OpenAI's shapes."),

@@ -64,7 +64,7 @@ impl Service {
     /// Takes a message in: when this returns, it is durable.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for a tenant that is not served; [`Error::NotFound`] for a session or attachment that is not
+    /// [`Error::Forbidden`] for a tenant that is not served; [`Error::Blocked`]; [`Error::NotFound`] for a session or attachment that is not
     /// the tenant's; [`Error::Conflict`] for a closed session; [`Error::QuotaExceeded`]; [`Error::TooMany`] where the
     /// bot's queue is full; [`Error::KeyReused`].
     pub async fn accept(
@@ -151,6 +151,9 @@ impl Service {
         let session = self.base.store.sessions(&tenant.id).get(session).await?;
         if session.state == session::State::Closed {
             return Err(Error::conflict("this session is closed: open a new one"));
+        }
+        if self.tenants.is_blocked(&tenant.id, &session.channel, &session.end_user).await? {
+            return Err(Error::Blocked);
         }
         for attachment in &words.attachments {
             self.base.store.attachments(&tenant.id).get(attachment).await?;

@@ -11,16 +11,18 @@ mod service;
 
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{app::App, loops::Loop};
+use crate::{app::App, loops::Loop, rights};
 pub use life::{NewTenant, TenantChange};
 pub use service::Service;
 
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    api::routes()
+    api::routes().merge(rights::routes())
 }
 
 /// The loops of this role.
 pub fn loops(app: &App) -> Vec<Loop> {
-    vec![erase::erase_due(app)]
+    let mut loops = rights::loops(app);
+    loops.push(erase::erase_due(app));
+    loops
 }

@@ -7,7 +7,7 @@ use astrfleet_core::{Error, Result, id::TenantId, plan::Plan, ports::BusEvent, t
 use futures_util::StreamExt;
 use moka::sync::Cache;
 
-use crate::{app::Base, changes::Changes};
+use crate::{app::Base, changes::Changes, rights::Blocked};
 
 /// How long a tenant is believed to be as it was, where no change was heard of.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -18,7 +18,9 @@ const NAME_MAX: usize = 63;
 
 /// Finds tenants.
 pub struct Service {
-    pub(super) base: Arc<Base>,
+    pub(crate) base: Arc<Base>,
+    /// Whom tenants do not want to hear from.
+    pub(crate) blocked: Blocked,
     changes: Changes,
     found: Cache<Box<str>, (Arc<Tenant>, Timestamp)>,
 }
@@ -28,7 +30,7 @@ impl Service {
     #[must_use]
     pub fn new(base: Arc<Base>) -> Self {
         let found = Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(REMEMBERED).build();
-        Self { base, changes: Changes::new(REMEMBERED), found }
+        Self { base, blocked: Blocked::default(), changes: Changes::new(REMEMBERED), found }
     }
 
     /// The tenant of this id or name. Remembered for a few seconds; changes come at once over the bus.
@@ -84,7 +86,10 @@ impl Service {
                     () = stop.cancelled() => return,
                     event = events.next() => match event {
                         Some(BusEvent::TenantChanged(tenant)) => service.forget(&tenant),
-                        Some(BusEvent::Missed) => service.changes.note_all(service.base.clock.now()),
+                        Some(BusEvent::Missed) => {
+                            service.changes.note_all(service.base.clock.now());
+                            service.blocked.forget_all(service.base.clock.now());
+                        }
                         Some(_) => {}
                         None => return,
                     },
@@ -94,12 +99,13 @@ impl Service {
     }
 
     /// Tells everybody that something of a tenant changed; it counts at once here.
-    pub(super) fn changed(&self, tenant: &TenantId) {
+    pub(crate) fn changed(&self, tenant: &TenantId) {
         self.forget(tenant);
         self.base.bus.publish(BusEvent::TenantChanged(tenant.clone()));
     }
 
     fn forget(&self, tenant: &TenantId) {
         self.changes.note(tenant.as_str(), self.base.clock.now());
+        self.blocked.forget(tenant, self.base.clock.now());
     }
 }

@@ -48,6 +48,8 @@ pub async fn all(store: &dyn Store) {
     super::interleavings::all(store, &make).await;
     super::leases::all(store, &make).await;
     super::attachments::all(store, &make).await;
+    super::blocklist::all(store, &make).await;
+    super::search::all(store, &make).await;
     super::usage::all(store, &make).await;
     super::system::all(store, &make).await;
 }

@@ -12,8 +12,9 @@ use astrfleet_core::{
 };
 
 use super::{
-    api_keys, attachments, audit, invitations,
+    api_keys, attachments, audit, blocklist, invitations,
     messages::{accepted, message},
+    search,
     sessions::stored_session,
     store::{Make, NOW},
     usage,
@@ -131,8 +132,11 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
     store.invitations(tenant).insert(&invitation, &hash).await.unwrap();
 
     let session = stored_session(store, make, tenant, "ada").await;
-    accepted(store, &message(make, &session)).await;
+    let asked = message(make, &session);
+    accepted(store, &asked).await;
     let attachment = attachments::attachment(make.ids.attachment(), tenant, 1);
     store.attachments(tenant).insert(&attachment).await.unwrap();
+    store.blocklist(tenant).put(&blocklist::block(make, None, "mallory", None)).await.unwrap();
+    assert!(store.search(tenant).add(&search::block(&asked.id, &asked.id, &["erased"])).await.unwrap());
     store.usage(tenant).append(&[usage::line(make, tenant, NOW, 1, 2)]).await.unwrap();
 }

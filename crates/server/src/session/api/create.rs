@@ -1,10 +1,9 @@
 //! `POST /api/v1/tenants/{tenant}/sessions`: a conversation begins.
 
 use astrfleet_core::{
-    Error,
     ports::BusEvent,
     session::{Session, State as SessionState},
-    text::display_name,
+    text,
 };
 use axum::{
     Json,
@@ -60,13 +59,9 @@ pub(super) async fn handler(
 ) -> Result<impl IntoResponse + use<>, Problem> {
     let tenant = &caller.tenant;
     tenant.must_be_served()?;
-    let end_user = display_name("end_user", &body.end_user, MAX_END_USER_CHARS)?;
+    let end_user = text::display_name("end_user", &body.end_user, MAX_END_USER_CHARS)?;
     let channel = body.channel.unwrap_or_else(|| API.to_owned());
-    if !(1..=32).contains(&channel.len())
-        || !channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
-    {
-        return Err(Error::invalid("channel", "must be 1 to 32 of a-z, 0-9, _ and -").into());
-    }
+    text::channel("channel", &channel)?;
     let metadata = body.metadata.unwrap_or_else(|| json!({}));
     check_metadata(&metadata)?;
     let now = app.clock.now();
