@@ -1,7 +1,7 @@
 //! Whom tenants do not want to hear from. An entry of every channel has an empty one: the key holds for it too.
 
 use astrfleet_core::{
-    Result,
+    Error, Result,
     blocklist::Block,
     id::{BlockId, TenantId},
     page::{Page, PageRequest},
@@ -78,10 +78,15 @@ impl Row {
     }
 }
 
+fn one(rows: Vec<Row>) -> Result<Block> {
+    rows.into_iter().next().ok_or(Error::NotFound { what: "block" })?.read()
+}
+
 #[async_trait]
 impl Blocklist for BlockRows {
     async fn put(&self, block: &Block) -> Result<Block> {
-        change!(&self.db, Scope::Tenant(&self.tenant), PUT, pool => sqlx::query_as::<_, Row>(PUT.sql)
+        // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
+        let stored = change!(&self.db, Scope::Tenant(&self.tenant), PUT, pool => sqlx::query_as::<_, Row>(PUT.sql)
             .bind(self.tenant.as_str())
             .bind(block.id.as_str())
             .bind(block.channel.as_deref().unwrap_or_default())
@@ -90,9 +95,9 @@ impl Blocklist for BlockRows {
             .bind(micros(block.until))
             .bind(&block.created_by)
             .bind(block.created_at.micros())
-            .fetch_one(pool))
-        .map_err(|failed| failed.or_missing("tenant"))?
-        .read()
+            .fetch_all(pool))
+        .map_err(|failed| failed.or_missing("tenant"))?;
+        one(stored)
     }
 
     async fn list(&self, page: &PageRequest) -> Result<Page<Block>> {
@@ -106,11 +111,11 @@ impl Blocklist for BlockRows {
     }
 
     async fn remove(&self, id: &BlockId) -> Result<Block> {
-        change!(&self.db, Scope::Tenant(&self.tenant), REMOVE, pool => sqlx::query_as::<_, Row>(REMOVE.sql)
+        let removed = change!(&self.db, Scope::Tenant(&self.tenant), REMOVE, pool => sqlx::query_as::<_, Row>(REMOVE.sql)
             .bind(self.tenant.as_str())
             .bind(id.as_str())
-            .fetch_one(pool))?
-        .read()
+            .fetch_all(pool))?;
+        one(removed)
     }
 
     async fn count(&self) -> Result<u64> {

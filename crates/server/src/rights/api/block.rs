@@ -55,7 +55,8 @@ pub(super) async fn handler(
         created_at: app.clock.now(),
     };
     let stored = app.tenant.block(&of.tenant.id, block).await?;
-    let detail = json!({"blocked": stored.end_user, "channel": stored.channel, "until": stored.until});
+    // Not who it is: the log outlives what an end user may have erased.
+    let detail = json!({"blocked": true, "channel": stored.channel, "until": stored.until});
     app.auth.audit(&of.caller, Some(&of.tenant.id), Action::BlocklistManage, stored.id.as_str(), detail).await?;
     Ok((StatusCode::CREATED, Json(stored)))
 }

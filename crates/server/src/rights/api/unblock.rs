@@ -31,7 +31,7 @@ pub(super) async fn handler(
     Path((_tenant, block)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let removed = app.tenant.unblock(&of.tenant.id, &BlockId::parse(&block)?).await?;
-    let detail = json!({"unblocked": removed.end_user, "channel": removed.channel});
+    let detail = json!({"blocked": false, "channel": removed.channel});
     app.auth.audit(&of.caller, Some(&of.tenant.id), Action::BlocklistManage, removed.id.as_str(), detail).await?;
     Ok(StatusCode::NO_CONTENT)
 }
