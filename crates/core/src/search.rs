@@ -134,12 +134,8 @@ fn runs(text: &str) -> Vec<Run> {
 pub fn words(text: &str) -> impl Iterator<Item = String> {
     runs(text).into_iter().flat_map(|run| {
         let count = run.folded.len();
-        let ranges: Vec<Range<usize>> = if run.dense {
-            (0..count).map(|start| start..(start + 2).min(count)).collect()
-        } else {
-            vec![0..count.min(WORD_CHARS_MAX)]
-        };
-        ranges.into_iter().map(move |range| run.text(range)).collect::<Vec<_>>()
+        let (starts, length) = if run.dense { (count, 2) } else { (1, WORD_CHARS_MAX) };
+        (0..starts).map(move |start| run.text(start..(start + length).min(count))).collect::<Vec<_>>()
     })
 }
 
