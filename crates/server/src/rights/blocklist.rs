@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use crate::{app::Base, changes::Changes, tenant};
 
 /// How long a list is believed to be as it was, where no change was heard of.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_mins(1);
 /// Entries of all lists that are remembered, and one more for each list, at the most.
 const REMEMBERED_MAX: u64 = 500_000;
 /// Two who add at the same moment may exceed [`BLOCKS_MAX`]: what they added holds nevertheless.
