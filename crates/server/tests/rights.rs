@@ -128,9 +128,9 @@ async fn what_was_said_is_found_in_any_script() {
     let search = async |query: &str| app.get(&agent, &format!("/tenants/acme/messages?{query}")).await;
     let excerpts = |answer: &Answer| -> Vec<String> {
         let items = answer.json["items"].as_array().unwrap();
-        let mark = |piece: &serde_json::Value| match piece["hit"].as_bool().unwrap() {
-            true => format!("[{}]", piece["text"].as_str().unwrap()),
-            false => piece["text"].as_str().unwrap().to_owned(),
+        let mark = |piece: &serde_json::Value| {
+            let text = piece["text"].as_str().unwrap();
+            if piece["hit"] == json!(true) { format!("[{text}]") } else { text.to_owned() }
         };
         items.iter().map(|item| item["excerpt"].as_array().unwrap().iter().map(mark).collect()).collect()
     };
