@@ -126,6 +126,8 @@ ids! {
     BlockId, block, "blk", "block";
     /// A line of the usage ledger.
     UsageId, usage, "use", "usage record";
+    /// A process of the platform, from its start to its end.
+    ReplicaId, replica, "rep", "replica";
     /// A request to us.
     RequestId, request, "req", "request";
 }

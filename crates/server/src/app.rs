@@ -11,8 +11,18 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    auth, config::ServerConfig, gateway, llm, loops, loops::Loop, manager, message, metrics::Metrics, problem,
-    role::Role, secrets::Secrets, session, tenant,
+    auth,
+    config::ServerConfig,
+    gateway, internal,
+    internal::{Peers, Replica, Signer},
+    llm, loops,
+    loops::Loop,
+    manager, message,
+    metrics::Metrics,
+    problem,
+    role::Role,
+    secrets::Secrets,
+    session, tenant,
 };
 
 /// The backends that were picked.
@@ -31,6 +41,12 @@ pub struct Ports {
 
 /// What all services stand on.
 pub struct Base {
+    /// This process, among those of the platform.
+    pub me: Replica,
+    /// Signs calls to other processes of the platform, and knows theirs.
+    pub fleet: Arc<Signer>,
+    /// The way to them.
+    pub peers: Peers,
     /// The backends.
     pub ports: Ports,
     /// Makes ids.
@@ -91,8 +107,13 @@ impl App {
     /// # Errors
     /// [`astrfleet_core::Error::Internal`] where the configuration's secret does not serve.
     pub fn new(ports: Ports, config: ServerConfig, roles: BTreeSet<Role>) -> astrfleet_core::Result<Self> {
+        let ids = Ids::new(Arc::clone(&ports.clock), Arc::clone(&ports.rng));
+        let fleet = Arc::new(Signer::new(&config.auth)?);
         let base = Arc::new(Base {
-            ids: Ids::new(Arc::clone(&ports.clock), Arc::clone(&ports.rng)),
+            me: Replica::new(ids.replica(), &config)?,
+            peers: Peers::new(Arc::clone(&fleet), Arc::clone(&ports.clock), &config.gateway),
+            fleet,
+            ids,
             secrets: Secrets::new(config.auth.jwt_secret.clone()),
             metrics: Arc::new(Metrics::default()),
             loops: Arc::default(),
@@ -145,7 +166,7 @@ pub fn description() -> OpenApi {
 
 /// All routes of this process's roles, ready to answer.
 pub fn router(app: App) -> axum::Router {
-    let (plain, _) = routes(&app.roles).split_for_parts();
+    let (plain, _) = routes(&app.roles).merge(internal::routes(&app.roles)).split_for_parts();
     gateway::layered(plain, &app).with_state(app)
 }
 

@@ -11,6 +11,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
+    /// How processes of the platform reach each other.
+    pub serve: ServeConfig,
     /// Addresses and limits of every request.
     pub gateway: GatewayConfig,
     /// Logins and tokens.
@@ -27,6 +29,14 @@ pub struct ServerConfig {
     pub llm: LlmConfig,
     /// Bots.
     pub manager: ManagerConfig,
+}
+
+/// Section `[serve]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServeConfig {
+    /// The address by which other processes of the platform reach this one: `http://host:port`. Empty: `gateway.listen`.
+    pub advertise: String,
 }
 
 /// Section `[gateway]`.

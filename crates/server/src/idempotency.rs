@@ -25,6 +25,7 @@ use crate::{
     app::App,
     context,
     extract::{credential, peer},
+    internal::Vouched,
     problem::Problem,
 };
 
@@ -100,6 +101,9 @@ fn key(request: &Request) -> Result<Option<String>, Error> {
 
 /// Whose key it is: nobody meets another one's.
 async fn owner(app: &App, parts: &Parts) -> Result<Option<String>, Error> {
+    if let Some(caller) = parts.extensions.get::<Vouched>().and_then(|vouched| vouched.caller.as_ref()) {
+        return Ok(Some(caller.actor().to_owned()));
+    }
     let Some(credential) = credential(&parts.headers) else { return Ok(None) };
     match app.auth.authenticate(credential, peer(&parts.extensions)).await {
         Ok(caller) => Ok(Some(caller.actor().to_owned())),

@@ -11,6 +11,7 @@ pub mod context;
 pub mod extract;
 pub mod gateway;
 pub mod idempotency;
+pub mod internal;
 pub mod llm;
 pub mod loops;
 pub mod manager;

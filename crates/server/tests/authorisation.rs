@@ -5,14 +5,19 @@
 
 use std::collections::BTreeSet;
 
-use astrfleet_core::{api_key::Scope, policy::Role, tenant::Tenant};
-use astrfleet_server::app::description;
+use astrfleet_core::{api_key::Scope, policy, policy::Role, tenant::Tenant};
+use astrfleet_server::{
+    app::description,
+    config::AuthConfig,
+    internal::{self, Identity, Signer},
+};
 use astrfleet_testkit::app::{Caller, TestApp};
 use axum::{
     body::Body,
-    http::{Method, Request, header},
+    http::{HeaderValue, Method, Request, header},
 };
 use secrecy::ExposeSecret;
+use utoipa::openapi::OpenApi;
 
 /// Whom an operation is for.
 #[derive(Clone, Copy, Debug)]
@@ -109,9 +114,12 @@ const TABLE: &[(&str, For)] = &[
     ("GET /llm/v1/models", For::Bot),
 ];
 
-/// All operations of the description, as `METHOD path`.
-fn operations() -> BTreeSet<String> {
-    let document = serde_json::to_value(description()).unwrap();
+/// Operations that only other processes of the platform may call. They are in no description that is handed out.
+const INTERNAL: &[&str] = &["GET /internal/v1/replica"];
+
+/// All operations of a description, as `METHOD path`.
+fn operations(document: &OpenApi) -> BTreeSet<String> {
+    let document = serde_json::to_value(document).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods = ["get", "put", "post", "delete", "patch", "head", "options", "trace"];
     paths
@@ -129,11 +137,20 @@ fn operations() -> BTreeSet<String> {
 #[test]
 fn every_operation_has_a_row() {
     let rows: BTreeSet<String> = TABLE.iter().map(|(operation, _)| (*operation).to_owned()).collect();
-    let operations = operations();
+    let operations = operations(&description());
     assert_eq!(rows.len(), TABLE.len(), "a row stands twice");
     let missing: Vec<_> = operations.difference(&rows).collect();
     let stale: Vec<_> = rows.difference(&operations).collect();
     assert!(missing.is_empty() && stale.is_empty(), "without a row: {missing:#?}\nwithout an operation: {stale:#?}");
+}
+
+/// What is internal has its row, and is described to nobody.
+#[test]
+fn every_internal_operation_has_a_row() {
+    let rows: BTreeSet<String> = INTERNAL.iter().map(|operation| (*operation).to_owned()).collect();
+    assert_eq!(rows, operations(&internal::description()));
+    assert!(rows.iter().all(|row| row.contains(" /internal/v1/")), "an internal route stands elsewhere: {rows:?}");
+    assert!(operations(&description()).iter().all(|operation| !operation.contains("/internal")));
 }
 
 /// Everybody who may call.
@@ -217,6 +234,99 @@ async fn call(app: &TestApp, operation: &str, tenant: &Tenant, caller: &Caller) 
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let code = problem["code"].as_str().or(problem["error"]["code"].as_str()).unwrap_or_default();
     (status, format!("{code}: {}", problem["detail"].as_str().unwrap_or_default()))
+}
+
+/// Sends an internal operation with this identity and gives the status.
+async fn call_as_fleet(app: &TestApp, operation: &str, identity: Option<HeaderValue>) -> (u16, String) {
+    let (method, path) = at(operation);
+    let mut request = Request::builder().method(&method).uri(&path);
+    if let Some(identity) = identity {
+        request = request.header(internal::IDENTITY, identity);
+    }
+    let response = app.raw(request.body(Body::empty()).unwrap()).await;
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+/// The method of an internal operation, and its path with something in each place.
+fn at(operation: &str) -> (Method, String) {
+    let (method, template) = operation.split_once(' ').unwrap();
+    let zeros = "0".repeat(32);
+    let path = template
+        .replace("{tenant}", &format!("ten_{zeros}"))
+        .replace("{session}", &format!("ses_{zeros}"))
+        .replace("{message}", &format!("msg_{zeros}"));
+    assert!(!path.contains('{'), "{operation}: a parameter that this test does not know");
+    (method.parse().unwrap(), path)
+}
+
+#[tokio::test]
+async fn internal_operations_are_not_there_for_anybody_else() {
+    let app = TestApp::new().await;
+    let tenant = app.tenant("acme").await;
+    let (admin, owner) = (app.admin().await, app.member(&tenant, Role::Owner).await);
+    let nothing = call_as_fleet(&app, "GET /internal/v1/no-such-thing", None).await;
+    for operation in INTERNAL {
+        let (method, path) = at(operation);
+        for caller in [&admin, &owner, &Caller::nobody()] {
+            let (status, text) = call(&app, &format!("{method} {path}"), &tenant, caller).await;
+            assert_eq!(status, 404, "{operation}: {text}");
+        }
+        let now = app.app.clock.now();
+        let own = Identity::default();
+        let stranger = AuthConfig {
+            jwt_secret: "of somebody else, with 32 characters and more".into(),
+            ..app.app.config.auth.clone()
+        };
+        let client = Identity { client: Some([203, 0, 113, 9].into()), ..Identity::default() };
+        let identities = [
+            None,
+            Some(HeaderValue::from_static("1 0 - - - AAAA")),
+            Some(Signer::new(&stranger).unwrap().sign(&own, &method, &path, now)),
+            Some(app.app.fleet.sign(&own, &method, "/internal/v1/another", now)),
+            Some(app.app.fleet.sign(&own, &method, &path, now.minus(2 * internal::LIFETIME))),
+            // Signed by a gateway, for somebody else's request.
+            Some(app.app.fleet.sign(&client, &method, &path, now)),
+        ];
+        for identity in identities {
+            let (status, text) = call_as_fleet(&app, operation, identity.clone()).await;
+            assert_eq!(status, 404, "{operation} with {identity:?}: {text}");
+            assert!(!text.contains("internal"), "{operation} is told apart from what is not there: {text}");
+        }
+        let signed = app.app.fleet.sign(&own, &method, &path, now);
+        let (status, text) = call_as_fleet(&app, operation, Some(signed)).await;
+        assert!(
+            status != 404 || !text.contains("nothing at this path"),
+            "{operation} refuses the platform itself: {text}"
+        );
+    }
+    assert_eq!(nothing.0, 404);
+}
+
+/// What a gateway says of a caller is believed, and nothing else is asked for.
+#[tokio::test]
+async fn a_caller_is_believed_on_the_word_of_a_gateway() {
+    let app = TestApp::new().await;
+    let tenant = app.tenant("acme").await;
+    let owner = app.member(&tenant, Role::Owner).await;
+    let viewer = app.member(&tenant, Role::Viewer).await;
+    let path = format!("/api/v1/tenants/{}/members", tenant.name);
+    let caller = |of: &Caller| {
+        let id = of.id().clone();
+        Identity {
+            caller: Some(policy::Caller::User { id, platform_admin: false, login: None }),
+            ..Identity::default()
+        }
+    };
+    let status = async |identity: Identity, target: &str| {
+        let header = app.app.fleet.sign(&identity, &Method::GET, target, app.app.clock.now());
+        call_as_fleet(&app, &format!("GET {path}"), Some(header)).await.0
+    };
+    assert_eq!(status(caller(&owner), &path).await, 200);
+    assert_eq!(status(caller(&viewer), &path).await, 403, "what they may do is looked up here");
+    assert_eq!(status(caller(&owner), "/api/v1/tenants").await, 401, "it was for another address");
+    assert_eq!(status(Identity::default(), &path).await, 401, "the platform itself is nobody");
 }
 
 /// Whether an answer means that the caller may not do this at all.

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use astrfleet_core::plan::Plan;
 use astrfleet_server::config::{
-    AuthConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServerConfig, SessionConfig, TenantConfig,
-    UpstreamConfig,
+    AuthConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServeConfig, ServerConfig, SessionConfig,
+    TenantConfig, UpstreamConfig,
 };
 use figment::{
     Figment,
@@ -47,6 +47,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Bots as child processes.
     pub bots: BotsConfig,
+    serve: ServeConfig,
     gateway: GatewayConfig,
     auth: AuthConfig,
     tenant: TenantConfig,
@@ -223,6 +224,7 @@ impl Config {
             );
         }
         Ok(ServerConfig {
+            serve: self.serve.clone(),
             gateway: self.gateway.clone(),
             auth,
             tenant: self.tenant.clone(),

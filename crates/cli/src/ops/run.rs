@@ -13,6 +13,7 @@ use astrfleet_server::{
     gateway::{
         self,
         listen::{self, Listen, Serving},
+        loopback,
     },
     role::Role,
     secrets::Secrets,
@@ -163,16 +164,6 @@ fn give_way_with_metrics(server: &mut ServerConfig) {
         tracing::warn!(%address, "the port for metrics is taken: a free one is used instead");
         address.set_port(0);
     }
-}
-
-/// The address by which this machine itself reaches a listener.
-fn loopback(address: std::net::SocketAddr) -> std::net::SocketAddr {
-    if !address.ip().is_unspecified() {
-        return address;
-    }
-    let ip =
-        if address.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
-    std::net::SocketAddr::new(ip, address.port())
 }
 
 async fn wait_until_ready(url: &str) -> Result<()> {

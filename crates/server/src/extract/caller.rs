@@ -19,7 +19,7 @@ use super::{
     may::May,
     peer::{peer, take_anonymous},
 };
-use crate::{app::App, config::seconds, context, problem::Problem};
+use crate::{app::App, config::seconds, context, internal::Vouched, problem::Problem};
 
 /// Somebody who has proven who they are.
 #[derive(Clone, Debug)]
@@ -41,6 +41,10 @@ impl FromRequestParts<App> for Authenticated {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        if let Some(caller) = parts.extensions.get::<Vouched>().and_then(|vouched| vouched.caller.as_ref()) {
+            context::note(|known| known.actor = Some(caller.actor().to_owned()));
+            return Ok(Self(caller.clone()));
+        }
         let peer = peer(&parts.extensions);
         let Some(credential) = credential(&parts.headers) else {
             take_anonymous(app, peer)?;
@@ -111,7 +115,10 @@ impl<A: May> FromRequestParts<App> for InTenant<A> {
         let standing = app.auth.standing(&caller, &tenant.id).await?;
         authorise(&standing, A::ACTION)?;
         context::note(|known| known.tenant = Some(tenant.id.clone()));
-        take(app, tenant.id.as_str(), app.config.gateway.rate_limit_per_minute)?;
+        // What came through a gateway was counted there.
+        if !parts.extensions.get::<Vouched>().is_some_and(|vouched| vouched.counted) {
+            take(app, tenant.id.as_str(), app.config.gateway.rate_limit_per_minute)?;
+        }
         Ok(Self { tenant, caller, standing, action: PhantomData })
     }
 }

@@ -19,6 +19,7 @@ use super::{
     listen::{Handler, Peer},
     upstream::{ForwardError, Upstream},
 };
+use crate::internal::Shown;
 
 /// Where a request goes.
 pub enum Route {
@@ -107,7 +108,9 @@ impl<F: Front> Handler for Gate<F> {
         peer: Rc<Peer>,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + 'static {
-        headers::scrub(request.headers_mut());
+        if let Some(identity) = headers::scrub(request.headers_mut()) {
+            request.extensions_mut().insert(Shown(identity));
+        }
         let (route, visit) = self.front.enter(&peer, &mut request);
         let outcome = match route {
             Route::Forward { upstream, edits } => {

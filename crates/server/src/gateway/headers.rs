@@ -7,6 +7,7 @@ use http::{
 };
 
 use super::{listen::Peer, upstream::Upstream};
+use crate::internal::IDENTITY;
 
 /// Headers of ours that no client may send: they are removed before anybody reads them.
 pub const PRIVATE_PREFIX: &str = "x-astrfleet-";
@@ -75,9 +76,15 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-/// Removes what only we may say.
-pub(super) fn scrub(headers: &mut HeaderMap) {
-    remove_where(headers, |name| name.starts_with(PRIVATE_PREFIX));
+/// Removes what only we may say. Gives back the one thing that may be from us: who reads it checks that.
+pub(super) fn scrub(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let is_private = |name: &str| name.starts_with(PRIVATE_PREFIX);
+    if !headers.keys().any(|name| is_private(name.as_str())) {
+        return None;
+    }
+    let shown = headers.remove(&IDENTITY);
+    remove_where(headers, is_private);
+    shown
 }
 
 /// Makes a client's headers those of our own request. `upstream` stands in for a missing `Host` (HTTP/1.0).
@@ -277,8 +284,11 @@ mod tests {
     #[test]
     fn our_own_headers_are_not_taken_from_strangers() {
         let mut headers = map(&[("x-astrfleet-tenant", "ten_other"), ("x-other", "1")]);
-        scrub(&mut headers);
+        assert_eq!(scrub(&mut headers), None);
         assert_eq!(headers, map(&[("x-other", "1")]));
+        let mut headers = map(&[(IDENTITY.as_str(), "signed?"), ("x-astrfleet-tenant", "ten_other")]);
+        assert_eq!(scrub(&mut headers).unwrap(), "signed?");
+        assert!(headers.is_empty(), "what may be from us goes no further by itself");
     }
 
     #[test]

@@ -48,10 +48,15 @@ use axum::{extract::DefaultBodyLimit, middleware::from_fn_with_state, routing::g
 use futures_util::StreamExt;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::{describe::description, front::serve, metrics_port::serve_metrics};
+pub use self::{
+    describe::description,
+    front::serve,
+    metrics_port::serve_metrics,
+    remote::{check_address, loopback},
+};
 use crate::{
     app::{App, Base},
-    idempotency,
+    idempotency, internal,
 };
 
 /// By then everybody in this process has heard of a change.
@@ -159,4 +164,5 @@ pub fn layered(router: axum::Router<App>, app: &App) -> axum::Router<App> {
         .layer(from_fn_with_state(app.clone(), idempotency::layer))
         .layer(from_fn_with_state(app.clone(), dashboard::layer))
         .layer(from_fn_with_state(app.clone(), observe::layer))
+        .layer(from_fn_with_state(app.clone(), internal::layer))
 }

@@ -1,6 +1,10 @@
 //! Roles that live in other processes: where, and what is asked of a request before it is passed on to one.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use astrfleet_core::{Error, Result};
 
@@ -35,6 +39,24 @@ pub fn upstream(url: &str) -> Result<Upstream> {
         Some(_) => Err(wrong("has a port that is none")),
         None => Ok(Upstream::Name(Arc::from(format!("{authority}:80")))),
     }
+}
+
+/// Whether `url` is an address of the kind that processes of the platform reach each other at.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_address(url: &str) -> std::result::Result<(), String> {
+    upstream(url).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// The address by which this machine itself reaches a listener.
+#[must_use]
+pub fn loopback(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    let ip: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    SocketAddr::new(ip, address.port())
 }
 
 #[cfg(test)]
