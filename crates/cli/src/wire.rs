@@ -9,7 +9,7 @@ use astrfleet_adapters::{
     limiter::{MemoryLimiter, RedisLimiter},
     redis::Redis,
 };
-use astrfleet_core::ports::{Blobs, Bus, Clock, Limiter, Rng};
+use astrfleet_core::ports::{Blobs, Bus, Clock, Limiter, Rng, Store};
 use astrfleet_runtime::{
     astrbot::{AstrBots, ClientLimits},
     environment::{Environment, Options, Report},
@@ -45,6 +45,10 @@ pub fn environment_options(config: &Config, environment: &config::Environment) -
 pub async fn open_database(config: &Config, data: &DataFolder) -> Result<Db> {
     let db = open_unmigrated(config, Some(data)).await?;
     db.migrate_up(SystemClock.now()).await.context("the database cannot be brought to this version")?;
+    if config.database.host.is_empty() {
+        // The data folder is ours alone, and with it the database: whoever held a lease in it is gone.
+        db.leases().free_all().await.context("the leases of the process before cannot be freed")?;
+    }
     Ok(db)
 }
 

@@ -134,6 +134,9 @@ pub struct MessageConfig {
     pub stream_memory_s: u64,
     /// Deliveries of one message before it fails.
     pub max_attempts: u32,
+    /// How long a process has the queue before a bot without renewing that, at least 100: as long as messages wait when it
+    /// is killed. It is renewed three times in this time.
+    pub lease_life_ms: u64,
     /// How long an answer under an `Idempotency-Key` is kept.
     pub idempotency_ttl_s: u64,
 }

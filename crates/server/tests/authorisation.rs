@@ -115,7 +115,11 @@ const TABLE: &[(&str, For)] = &[
 ];
 
 /// Operations that only other processes of the platform may call. They are in no description that is handed out.
-const INTERNAL: &[&str] = &["GET /internal/v1/replica"];
+const INTERNAL: &[&str] = &[
+    "GET /internal/v1/replica",
+    "GET /internal/v1/live/{tenant}/{message}",
+    "POST /internal/v1/live/{tenant}/{message}/stop",
+];
 
 /// All operations of a description, as `METHOD path`.
 fn operations(document: &OpenApi) -> BTreeSet<String> {

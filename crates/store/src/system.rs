@@ -26,9 +26,6 @@ use crate::{
 statements! {
     "row";
     PING = "system.ping", "SELECT 1";
-    WAITING_MESSAGES = "system.waiting_messages", "SELECT tenant_id, session_id, id FROM messages
-        WHERE state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming') AND id > $1
-        ORDER BY id LIMIT $2";
     WAITING_MESSAGES_OF = "system.waiting_messages_of", "SELECT tenant_id, session_id, id FROM messages
         WHERE state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming') AND id > $1
         AND EXISTS (SELECT 1 FROM leases WHERE leases.name = 'queue/' || messages.tenant_id AND leases.owner = $3)
@@ -112,26 +109,6 @@ impl System for SystemRows {
             .bind(after.map_or("", MessageId::as_str))
             .bind(i64::from(limit))
             .bind(owner)
-            .fetch_all(pool))?;
-        let read = |(tenant, session, message): (String, String, String)| {
-            Ok((
-                read_id("messages.tenant_id", &tenant, TenantId::parse)?,
-                read_id("messages.session_id", &session, SessionId::parse)?,
-                read_id("messages.id", &message, MessageId::parse)?,
-            ))
-        };
-        waiting.into_iter().map(read).collect()
-    }
-
-    async fn waiting_messages(
-        &self,
-        after: Option<&MessageId>,
-        limit: u32,
-    ) -> Result<Vec<(TenantId, SessionId, MessageId)>> {
-        let waiting = read!(&self.db, Scope::System, WAITING_MESSAGES, pool => sqlx::query_as::<_, (String, String, String)>(
-                WAITING_MESSAGES.sql)
-            .bind(after.map_or("", MessageId::as_str))
-            .bind(i64::from(limit))
             .fetch_all(pool))?;
         let read = |(tenant, session, message): (String, String, String)| {
             Ok((

@@ -512,12 +512,6 @@ pub trait System: Send + Sync {
         after: Option<&MessageId>,
         limit: u32,
     ) -> Result<Vec<(TenantId, SessionId, MessageId)>>;
-    /// At most `limit` messages that wait to be delivered, the oldest first, after `after`.
-    async fn waiting_messages(
-        &self,
-        after: Option<&MessageId>,
-        limit: u32,
-    ) -> Result<Vec<(TenantId, SessionId, MessageId)>>;
     /// At most `limit` messages that were being delivered or streamed, or were interrupted after `interrupted_since`: what is to be
     /// repaired when nobody works on it any more. The oldest first, after `after`.
     async fn unfinished_messages(

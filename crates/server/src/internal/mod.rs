@@ -21,7 +21,7 @@ pub use self::{
     identity::{IDENTITY, Identity, LIFETIME, Signer},
     peers::{Body, Peers, read_json},
 };
-use crate::{app::App, config::ServerConfig, gateway, role::Role};
+use crate::{app::App, config::ServerConfig, gateway, message, role::Role};
 
 /// What the path of every internal route begins with.
 pub const PREFIX: &str = "/internal/";
@@ -58,9 +58,8 @@ pub fn routes(roles: &BTreeSet<Role>) -> OpenApiRouter<App> {
 /// The internal routes of one role.
 fn routes_of(role: Role) -> OpenApiRouter<App> {
     match role {
-        Role::Gateway | Role::Auth | Role::Tenant | Role::Session | Role::Message | Role::Llm | Role::Manager => {
-            OpenApiRouter::new()
-        }
+        Role::Message => message::internal_routes(),
+        Role::Gateway | Role::Auth | Role::Tenant | Role::Session | Role::Llm | Role::Manager => OpenApiRouter::new(),
     }
 }
 

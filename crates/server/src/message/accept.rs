@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use astrfleet_core::{
     Error, Result,
-    id::{AttachmentId, MessageId, SessionId},
+    id::{AttachmentId, MessageId, SessionId, TenantId},
     message::{Author, Event, MAX_ATTACHMENTS, MAX_TEXT_BYTES, Message, State, next},
     ports::{Accepted, BusEvent, NewMessage, Outcome},
     session,
@@ -19,9 +19,10 @@ use super::{
     Service,
     daily::Taken,
     live::{End, Progress},
+    owners::Whereabouts,
     queue::Room,
 };
-use crate::metrics::StateLabel;
+use crate::{metrics::StateLabel, problem::chain};
 
 /// When somebody who found the queue full may try again.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -99,7 +100,8 @@ impl Service {
         };
         let content_length = words.text.len();
         let message = Message {
-            id: self.base.ids.message(),
+            // Later than what was said before in this session, also where another process's clock is ahead.
+            id: self.base.ids.message_after(admitted.newest.as_ref()),
             tenant_id: tenant.id.clone(),
             session_id: session.clone(),
             author: Author::User,
@@ -128,18 +130,40 @@ impl Service {
             processing_time_ms = u64::try_from(self.base.clock.now().since(begun).as_millis()).unwrap_or(u64::MAX),
             "message_created"
         );
-        let live = self.lives.open(&id, session);
         let waits = admitted.session.state == session::State::Bot;
-        if waits {
-            live.progress(Progress::Queued);
+        if !waits {
+            self.leave_to_person(&tenant.id, &id).await?;
+        } else if self.is_here(&tenant.id) {
+            self.lives.open(&id, session).progress(Progress::Queued);
             self.queues.put(&tenant.id, session, &id, admitted.concurrent);
-            drop(admitted.room);
             self.pump(&tenant.id);
         } else {
-            self.leave_to_person(&tenant.id, &id).await?;
+            self.hand_on(&tenant.id);
         }
+        drop(admitted.room);
         self.base.bus.publish(BusEvent::MessageAccepted(tenant.id.clone(), id.clone()));
         Ok(if waits { TakenIn::Waits(taken) } else { TakenIn::Stored(id) })
+    }
+
+    /// Whether the queue of a tenant is here. Before the loops run, everything is: nothing is delivered.
+    fn is_here(&self, tenant: &TenantId) -> bool {
+        !self.delivers() || self.owners.held(tenant).is_some()
+    }
+
+    /// A message was stored whose queue is not here: it is taken where nobody has it. Whoever has it hears of the message
+    /// over the bus, or finds it.
+    fn hand_on(&self, tenant: &TenantId) {
+        let (service, tenant) = (self.clone(), tenant.clone());
+        self.base.tasks.spawn(async move {
+            match service.whereabouts(&tenant).await {
+                // It may have been taken before this message was stored.
+                Ok(Whereabouts::Here(_)) => service.wake_waiting.notify_one(),
+                Ok(Whereabouts::There(_) | Whereabouts::Nowhere) => {}
+                Err(error) => {
+                    tracing::warn!(tenant_id = %tenant, error = chain(&error), "a queue was not found: it is looked for again");
+                }
+            }
+        });
     }
 
     /// Everything that can refuse a message.
@@ -148,7 +172,7 @@ impl Service {
         if self.draining.is_cancelled() {
             return Err(Error::unavailable("the platform, which is being stopped,", "draining"));
         }
-        let session = self.base.store.sessions(&tenant.id).get(session).await?;
+        let (session, newest) = self.base.store.sessions(&tenant.id).get_with_newest(session).await?;
         if session.state == session::State::Closed {
             return Err(Error::conflict("this session is closed: open a new one"));
         }
@@ -158,15 +182,20 @@ impl Service {
         for attachment in &words.attachments {
             self.base.store.attachments(&tenant.id).get(attachment).await?;
         }
-        let room = self
-            .queues
-            .reserve(&tenant.id, self.base.config.message.queue_length)
-            .ok_or(Error::TooMany { what: "messages wait for this bot", retry_after: FULL_RETRY_AFTER })?;
+        let full = || Error::TooMany { what: "messages wait for this bot", retry_after: FULL_RETRY_AFTER };
+        let length = self.base.config.message.queue_length;
+        let room = if self.is_here(&tenant.id) {
+            Some(self.queues.reserve(&tenant.id, length).ok_or_else(full)?)
+        } else if self.backlog.admit(&*self.base.store, &tenant.id, length).await? {
+            None
+        } else {
+            return Err(full());
+        };
         let plan = self.tenants.plan(tenant)?;
         let concurrent = self.concurrent(plan.concurrent_chats);
         let now = self.base.clock.now();
         let counted = self.daily.take(&*self.base.store, &tenant.id, plan.messages_per_day, now).await?;
-        Ok(Admitted { session, room, counted, concurrent })
+        Ok(Admitted { session, newest, room, counted, concurrent })
     }
 
     /// The message that was accepted under this key before: whoever asks again gets it, also where a new one would be
@@ -185,7 +214,7 @@ impl Service {
     }
 
     /// Ends a message that does not go to the bot, since a person answers in its session.
-    pub(super) async fn leave_to_person(&self, tenant: &astrfleet_core::id::TenantId, id: &MessageId) -> Result<()> {
+    pub(super) async fn leave_to_person(&self, tenant: &TenantId, id: &MessageId) -> Result<()> {
         let messages = self.base.store.messages(tenant);
         let to = next(State::Accepted, Event::LeftToPerson)?;
         if messages.finish(id, &[State::Accepted], Outcome::NoReply(to, None), self.base.clock.now()).await? {
@@ -217,7 +246,10 @@ impl TakenIn {
 /// A message that may be stored.
 struct Admitted {
     session: session::Session,
-    room: Room,
+    /// The newest message of the session.
+    newest: Option<MessageId>,
+    /// In the queue, where that is here.
+    room: Option<Room>,
     counted: Taken,
     concurrent: usize,
 }

@@ -1,13 +1,13 @@
 //! One message on its way to the bot, and its answer on the way back. The connection of whoever asked plays no part in
 //! it: a delivery goes on when they have gone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use astrfleet_core::{
     Error, Result,
     chat::ChatRequest,
     message::{Event, Message, State, next},
-    ports::{BotAccess, BotClient, ChatStream, Delivery},
+    ports::{BotAccess, BotClient, ChatStream, Delivery, Messages},
     session,
     time::Timestamp,
 };
@@ -19,6 +19,7 @@ use super::{
     answer::{Answer, Finding, Step},
     ending::{Whole, failure},
     live::{End, Live, Progress},
+    owners::Held,
     queue::Turn,
 };
 use crate::{config::seconds, manager::Route, problem::chain};
@@ -36,26 +37,35 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(super) struct Served {
     pub(super) service: Service,
     pub(super) turn: Turn,
+    /// The queue that it stands in.
+    pub(super) held: Arc<Held>,
 }
 
 impl Served {
-    pub(super) fn new(service: Service, turn: Turn) -> Self {
-        Self { service, turn }
+    pub(super) fn new(service: Service, turn: Turn, held: Arc<Held>) -> Self {
+        Self { service, turn, held }
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         self.service.queues.finished(&self.turn);
+        self.held.touch();
+        // It may be in the queue that was taken anew meanwhile, where it was not put since it was here.
+        if self.held.over.is_cancelled() {
+            self.service.wake_waiting.notify_one();
+        }
     }
 }
 
 /// What comes after a try.
-enum Next {
+pub(super) enum Next {
     /// Nothing: the message is at an end.
     Ended,
     /// Another try: the bot has not got it.
     Again,
+    /// Back into the queue: an earlier message of its session, of which this process did not know, is not at an end.
+    Behind,
     /// Nothing here: somebody else will see to it.
     LeftAsItIs,
 }
@@ -81,6 +91,7 @@ enum Ending {
 /// A chat that has begun.
 struct Chat<'a> {
     turn: &'a Turn,
+    held: &'a Held,
     live: &'a Live,
     delivery: &'a Delivery,
     access: &'a BotAccess,
@@ -90,25 +101,38 @@ struct Chat<'a> {
 
 impl Service {
     /// Brings a message to its end, or leaves it where the loops find it.
-    pub(super) async fn deliver(&self, turn: &Turn) {
+    pub(super) async fn deliver(&self, served: &Served) -> Next {
+        let (turn, held) = (&served.turn, &served.held);
         let live = self.lives.open(&turn.message, &turn.session);
         for attempt in 1..=self.base.config.message.max_attempts.max(1) {
-            match self.attempt(turn, &live).await {
-                Ok(Next::Ended) => return,
+            match self.attempt(turn, held, &live).await {
+                Ok(next @ (Next::Ended | Next::Behind)) => return next,
                 // Whoever reads finds the rest in the store.
-                Ok(Next::LeftAsItIs) => return self.lives.end(&turn.message, &End::Interrupted),
+                Ok(Next::LeftAsItIs) => {
+                    self.lives.end(&turn.message, &End::Interrupted);
+                    return Next::LeftAsItIs;
+                }
                 Ok(Next::Again) => {
                     tracing::warn!(retry_count = attempt, "the bot has not got a message, which is delivered again");
                     tokio::select! {
-                        () = self.draining.cancelled() => return,
+                        () = held.over.cancelled() => {
+                            self.lives.end(&turn.message, &End::Interrupted);
+                            return Next::LeftAsItIs;
+                        }
                         () = tokio::time::sleep(RETRY_AFTER * attempt) => {}
                     }
                 }
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "a delivery was left where it is");
-                    // The store says later how far it came.
-                    self.queues.doubt(&turn.tenant, &turn.session, &turn.message);
-                    return self.lives.end(&turn.message, &End::Interrupted);
+                    if matches!(error, Error::Stale { what: "lease" }) {
+                        self.lose(held);
+                    }
+                    // The store says later how far it came: here, or where the queue is now.
+                    if self.owners.held(&turn.tenant).is_some() {
+                        self.queues.doubt(&turn.tenant, &turn.session, &turn.message);
+                    }
+                    self.lives.end(&turn.message, &End::Interrupted);
+                    return Next::LeftAsItIs;
                 }
             }
         }
@@ -116,38 +140,57 @@ impl Service {
             "bot_unavailable",
             "the bot broke off before it took this message, again and again: look at the instance, then send the message again",
         );
-        if let Err(error) = self.fail_turn(turn, gone).await {
+        if let Err(error) = self.fail_turn(turn, held, gone).await {
             tracing::warn!(error = chain(&error), "a failure could not be stored");
         }
+        Next::Ended
     }
 
-    async fn fail_turn(&self, turn: &Turn, failure: astrfleet_core::message::Failure) -> Result<()> {
+    async fn fail_turn(&self, turn: &Turn, held: &Held, failure: astrfleet_core::message::Failure) -> Result<()> {
         let message = self.base.store.messages(&turn.tenant).get(&turn.message).await?;
-        self.failed(&message, failure).await.map(|_| ())
+        self.failed(held, &message, failure).await.map(|_| ())
     }
 
-    async fn attempt(&self, turn: &Turn, live: &Live) -> Result<Next> {
-        let messages = self.base.store.messages(&turn.tenant);
+    /// The messages of a tenant, as whoever has its queue writes them.
+    pub(super) fn messages(&self, held: &Held) -> Box<dyn Messages> {
+        self.base.store.fenced_messages(&held.tenant, &held.fence())
+    }
+
+    async fn attempt(&self, turn: &Turn, held: &Held, live: &Live) -> Result<Next> {
+        held.must_be_in_time()?;
+        let messages = self.messages(held);
         let delivery = messages.delivery(&turn.message).await?;
         let message = &delivery.message;
         if message.state != State::Accepted {
             return Ok(Next::LeftAsItIs);
+        }
+        if let Some((earlier, state)) = &delivery.behind {
+            tracing::debug!(earlier = %earlier, "another process took an earlier message of this session in");
+            if *state == State::Accepted {
+                let concurrent = self.concurrent_of(&turn.tenant).await;
+                self.queues.put(&turn.tenant, &turn.session, earlier, concurrent);
+            } else if !self.queues.serves(&turn.tenant, earlier) {
+                self.queues.doubt(&turn.tenant, &turn.session, earlier);
+                self.wake_repair.notify_one();
+            }
+            return Ok(Next::Behind);
         }
         let session = self.base.store.sessions(&turn.tenant).get(&turn.session).await?;
         if matches!(session.state, session::State::Waiting | session::State::Active) {
             self.leave_to_person(&turn.tenant, &turn.message).await?;
             return Ok(Next::Ended);
         }
-        let access = match self.find_bot(turn, live).await {
+        let access = match self.find_bot(turn, held, live).await {
             Found::Bot(access) => access,
             Found::Draining => return Ok(Next::LeftAsItIs),
             Found::Stopped => {
-                self.failed(message, stopped()).await?;
+                self.failed(held, message, stopped()).await?;
                 return Ok(Next::Ended);
             }
             Found::Nobody(error) => {
                 tracing::warn!(error = chain(&error), "no bot for a message");
                 self.failed(
+                    held,
                     message,
                     failure(
                         "bot_unavailable",
@@ -162,8 +205,8 @@ impl Service {
         let attachments = match self.give_files(&*client, &delivery.end_user, message).await {
             Ok(given) => given,
             Err(Error::NotFound { .. }) => {
-                self.failed(message, failure("attachment_missing", "a file of this message is gone: upload it again"))
-                    .await?;
+                let missing = failure("attachment_missing", "a file of this message is gone: upload it again");
+                self.failed(held, message, missing).await?;
                 return Ok(Next::Ended);
             }
             Err(error) => {
@@ -171,9 +214,10 @@ impl Service {
                 return Ok(Next::Again);
             }
         };
-        if self.draining.is_cancelled() {
+        if held.over.is_cancelled() {
             return Ok(Next::LeftAsItIs);
         }
+        held.must_be_in_time()?;
         let began = self.base.clock.now();
         if !messages.set_state(&message.id, State::Accepted, next(State::Accepted, Event::Claimed)?, began).await? {
             return Ok(Next::LeftAsItIs);
@@ -185,10 +229,12 @@ impl Service {
             text: message.text.clone(),
             attachments,
         };
-        let chat = Chat { turn, live, delivery: &delivery, access: &access, client: &*client, began };
+        let chat = Chat { turn, held, live, delivery: &delivery, access: &access, client: &*client, began };
         let mut answer = Answer::new(self.base.secrets.failure_text()?);
+        // This may be a moment for which the process was stopped: what comes now would be said to the bot a second time.
+        held.must_be_in_time()?;
         let ending = tokio::select! {
-            () = self.draining.cancelled() => Ending::Draining,
+            () = held.over.cancelled() => Ending::Draining,
             opened = client.chat(request) => match opened {
                 Ok(stream) => self.hear(&chat, stream, &mut answer).await?,
                 Err(error) => Ending::Broken(error),
@@ -198,7 +244,7 @@ impl Service {
     }
 
     /// Waits for the bot.
-    async fn find_bot(&self, turn: &Turn, live: &Live) -> Found {
+    async fn find_bot(&self, turn: &Turn, held: &Held, live: &Live) -> Found {
         if let Route::Ready { access, .. } = self.manager.route(&turn.tenant) {
             return Found::Bot(access);
         }
@@ -208,7 +254,7 @@ impl Service {
         let limit = seconds(self.base.config.message.wait_for_bot_s);
         let limit = limit.saturating_sub(turn.since.elapsed()).max(limit / 10);
         tokio::select! {
-            () = self.draining.cancelled() => Found::Draining,
+            () = held.over.cancelled() => Found::Draining,
             () = turn.stop.cancelled() => Found::Stopped,
             found = self.manager.wait_ready(&turn.tenant, limit) => match found {
                 Ok((access, _)) => Found::Bot(access),
@@ -219,7 +265,7 @@ impl Service {
 
     /// Takes what the bot says, to its end, and passes it on.
     async fn hear(&self, chat: &Chat<'_>, mut stream: ChatStream, answer: &mut Answer) -> Result<Ending> {
-        let messages = self.base.store.messages(&chat.turn.tenant);
+        let messages = self.messages(chat.held);
         let id = &chat.turn.message;
         let deadline = tokio::time::sleep(seconds(self.base.config.message.answer_timeout_s));
         tokio::pin!(deadline);
@@ -227,7 +273,7 @@ impl Service {
         loop {
             let event = tokio::select! {
                 biased;
-                () = self.draining.cancelled() => return Ok(Ending::Draining),
+                () = chat.held.over.cancelled() => return Ok(Ending::Draining),
                 () = chat.turn.stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.stop_bot(chat).await;
@@ -280,11 +326,11 @@ impl Service {
     }
 
     async fn conclude(&self, chat: &Chat<'_>, answer: Answer, ending: Ending) -> Result<Next> {
-        let message = &chat.delivery.message;
+        let (message, held) = (&chat.delivery.message, chat.held);
         match ending {
             Ending::Draining => {
                 if !answer.text().is_empty() {
-                    self.base.store.messages(&message.tenant_id).set_partial(&message.id, answer.text()).await?;
+                    self.messages(held).set_partial(&message.id, answer.text()).await?;
                 }
                 return Ok(Next::LeftAsItIs);
             }
@@ -298,10 +344,10 @@ impl Service {
             }
             Ending::Broken(error) if !answer.is_confirmed() => {
                 tracing::warn!(error = chain(&error), "a bot broke off in the middle of an answer");
-                self.cut_off(message, answer.text()).await?;
+                self.cut_off(held, message, answer.text()).await?;
             }
             Ending::Stopped if answer.is_empty() => {
-                self.failed(message, stopped()).await?;
+                self.failed(held, message, stopped()).await?;
             }
             Ending::Whole | Ending::Broken(_) | Ending::Stopped => {
                 let unsure = matches!(ending, Ending::Whole) && (answer.is_empty() || !answer.is_confirmed());
@@ -309,19 +355,16 @@ impl Service {
             }
             Ending::TooLong => {
                 self.stop_bot(chat).await;
-                self.failed(
-                    message,
-                    failure("answer_too_large", "the bot's answer is longer than 1 MiB: ask for less"),
-                )
-                .await?;
+                let long = failure("answer_too_large", "the bot's answer is longer than 1 MiB: ask for less");
+                self.failed(held, message, long).await?;
             }
             Ending::Overdue => {
                 self.stop_bot(chat).await;
                 if answer.text().is_empty() {
-                    self.failed(message, failure("answer_timeout", "the bot took too long: send the message again"))
-                        .await?;
+                    let late = failure("answer_timeout", "the bot took too long: send the message again");
+                    self.failed(held, message, late).await?;
                 } else {
-                    self.cut_off(message, answer.text()).await?;
+                    self.cut_off(held, message, answer.text()).await?;
                 }
             }
         }
@@ -343,16 +386,17 @@ impl Service {
             }
             Some(Err(error)) => {
                 tracing::warn!(error = chain(&error), "it is not known whether an answer is whole");
-                return self.cut_off(message, answer.text()).await.map(|_| ());
+                return self.cut_off(chat.held, message, answer.text()).await.map(|_| ());
             }
             _ if answer.is_empty() => {
                 let silent = failure("no_answer", "the bot ended without an answer to this message");
-                return self.failed(message, silent).await.map(|_| ());
+                return self.failed(chat.held, message, silent).await.map(|_| ());
             }
             _ => said(answer.text()),
         };
+        chat.held.must_be_in_time()?;
         let files = self.take_files(chat.client, &chat.delivery.end_user, message, &answer.files).await;
-        self.answered(message, Whole { files, ..whole }).await.map(|_| ())
+        self.answered(chat.held, message, Whole { files, ..whole }).await.map(|_| ())
     }
 
     /// What the bot remembers of an answer whose end did not come. It may not have come so far yet.
@@ -368,7 +412,7 @@ impl Service {
 
     async fn model_failed(&self, chat: &Chat<'_>) -> Result<()> {
         let failure = self.llm.failure_since(&chat.access.instance, chat.began).unwrap_or_else(model_failed);
-        self.failed(&chat.delivery.message, failure).await.map(|_| ())
+        self.failed(chat.held, &chat.delivery.message, failure).await.map(|_| ())
     }
 
     /// The connection broke before the bot had said anything: only its own memory tells whether it has the message.
@@ -388,12 +432,12 @@ impl Service {
             }
         };
         let found = tokio::select! {
-            () = self.draining.cancelled() => return Ok(Next::LeftAsItIs),
+            () = chat.held.over.cancelled() => return Ok(Next::LeftAsItIs),
             found = look => found,
         };
         let message = &chat.delivery.message;
         match found {
-            Ok(finding) => self.settle(message, finding, true).await,
+            Ok(finding) => self.settle(chat.held, message, finding, true).await,
             Err(error) => {
                 // It stays on its way: the repair delivers it, or finds its answer, when the bot is there again.
                 tracing::warn!(error = chain(&error), "it is not known yet whether a bot has a message");
@@ -404,8 +448,8 @@ impl Service {
         }
     }
 
-    async fn settle(&self, message: &Message, finding: Finding, gone: bool) -> Result<Next> {
-        Ok(if self.judge(message, "", finding, gone).await? { Next::Again } else { Next::Ended })
+    async fn settle(&self, held: &Held, message: &Message, finding: Finding, gone: bool) -> Result<Next> {
+        Ok(if self.judge(held, message, "", finding, gone).await? { Next::Again } else { Next::Ended })
     }
 }
 

@@ -1,13 +1,14 @@
-//! How a message ends. Each end is one transaction of the store; only who comes first there may tell the readers.
+//! How a message ends. Each end is one transaction of the store, for whoever has the queue; only who comes first there
+//! may tell the readers.
 
 use astrfleet_core::{
     Result,
     id::AttachmentId,
     message::{Author, Event, Failure, Message, State, TokenUsage, before, next},
-    ports::{BusEvent, Outcome},
+    ports::{BusEvent, Messages, Outcome},
 };
 
-use super::{Service, live::End};
+use super::{Service, live::End, owners::Held};
 use crate::{metrics::StateLabel, problem::chain};
 
 /// A whole answer.
@@ -21,10 +22,10 @@ pub(super) struct Whole {
 
 impl Service {
     /// Ends a message with its answer. Returns whether it was not at an end already.
-    pub(super) async fn answered(&self, message: &Message, whole: Whole) -> Result<bool> {
+    pub(super) async fn answered(&self, held: &Held, message: &Message, whole: Whole) -> Result<bool> {
         let reply =
             Message { attachments: whole.files, usage: whole.usage, ..self.reply(message, whole.text, State::Done) };
-        let messages = self.base.store.messages(&message.tenant_id);
+        let messages = self.messages(held);
         let outcome = Outcome::Reply(reply.clone());
         if !messages.finish(&message.id, &before(Event::Answered), outcome, reply.created_at).await? {
             return Ok(false);
@@ -42,10 +43,18 @@ impl Service {
     }
 
     /// Ends a message without an answer.
-    pub(super) async fn failed(&self, message: &Message, failure: Failure) -> Result<bool> {
-        let messages = self.base.store.messages(&message.tenant_id);
+    pub(super) async fn failed(&self, held: &Held, message: &Message, failure: Failure) -> Result<bool> {
+        self.fail(&*self.messages(held), &before(Event::Failed), message, failure).await
+    }
+
+    /// Ends a message that still waits, wherever its queue is: whoever serves it finds that it is not there any more.
+    pub(super) async fn failed_waiting(&self, message: &Message, failure: Failure) -> Result<bool> {
+        self.fail(&*self.base.store.messages(&message.tenant_id), &[State::Accepted], message, failure).await
+    }
+
+    async fn fail(&self, messages: &dyn Messages, from: &[State], message: &Message, failure: Failure) -> Result<bool> {
         let outcome = Outcome::NoReply(State::Failed, Some(failure.clone()));
-        if !messages.finish(&message.id, &before(Event::Failed), outcome, self.base.clock.now()).await? {
+        if !messages.finish(&message.id, from, outcome, self.base.clock.now()).await? {
             return Ok(false);
         }
         tracing::info!(
@@ -60,8 +69,8 @@ impl Service {
     }
 
     /// Ends a message with as much of an answer as came; the repair may find the whole one later.
-    pub(super) async fn cut_off(&self, message: &Message, partial: &str) -> Result<bool> {
-        let messages = self.base.store.messages(&message.tenant_id);
+    pub(super) async fn cut_off(&self, held: &Held, message: &Message, partial: &str) -> Result<bool> {
+        let messages = self.messages(held);
         let state = next(State::Delivering, Event::CutOff)?;
         let outcome = if partial.is_empty() {
             Outcome::NoReply(state, None)
@@ -81,7 +90,7 @@ impl Service {
     fn reply(&self, message: &Message, text: String, state: State) -> Message {
         let now = self.base.clock.now();
         Message {
-            id: self.base.ids.message(),
+            id: self.base.ids.message_after(Some(&message.id)),
             tenant_id: message.tenant_id.clone(),
             session_id: message.session_id.clone(),
             author: Author::Bot,

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -34,6 +35,17 @@ pub struct Position {
     bytes: usize,
 }
 
+impl Position {
+    /// Behind everything but the end, which is always told.
+    pub const END: Self = Self { events: usize::MAX, bytes: usize::MAX };
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.events, self.bytes)
+    }
+}
+
 impl FromStr for Position {
     type Err = Error;
 
@@ -57,6 +69,13 @@ pub struct Said {
     pub data: String,
     /// Nothing comes after it.
     pub last: bool,
+}
+
+impl Said {
+    /// All names of events.
+    pub const NAMES: [&'static str; 7] = ["accepted", "state", "delta", "attachment", "done", "failed", "interrupted"];
+    /// Those after which nothing comes.
+    pub const LAST: [&'static str; 3] = ["done", "failed", "interrupted"];
 }
 
 /// How far a message has come, as the stream tells it.
@@ -138,7 +157,7 @@ impl Log {
 }
 
 fn said(name: &'static str, data: String, position: Position, last: bool) -> Said {
-    Said { id: format!("{}-{}", position.events, position.bytes), name, data, last }
+    Said { id: position.to_string(), name, data, last }
 }
 
 /// The stream of one message.
@@ -205,6 +224,14 @@ impl Live {
                 log.push("state", &json!({ "state": progress.name() }));
             }
         });
+    }
+
+    /// The same where nothing was told of it before.
+    pub fn progress_if_none(&self, progress: Progress) {
+        let is_new = self.lock().progress.is_none();
+        if is_new {
+            self.progress(progress);
+        }
     }
 
     /// Tells a piece of the answer.

@@ -1,29 +1,43 @@
 //! Role `message`: takes messages in once, brings them to the bot, streams the answers.
 //!
 //! A message is durable before anything else happens to it ([`accept`]); then it waits in a queue in memory
-//! ([`queue`]), is brought to the bot ([`deliver`]) and ended ([`ending`]). What an earlier process left on its way is
-//! found in the store and judged by the bot's own memory ([`repair`]). Whoever reads an answer reads from a log
-//! ([`live`]) and never holds a delivery up.
+//! ([`queue`]), is brought to the bot ([`deliver`]) and ended ([`ending`]). Of several processes, one has a bot's queue
+//! at a time ([`owners`]), and another takes it when that one ends ([`take_over`]). What was on its way then is judged by
+//! the bot's own memory ([`repair`]). Whoever reads an answer reads from a log ([`live`]), also from another process's
+//! ([`remote`]), and never holds a delivery up.
 
 pub mod accept;
 pub mod answer;
 mod api;
+mod backlog;
 mod daily;
 mod deliver;
 mod ending;
 pub mod files;
+mod internal;
 pub mod live;
+mod owners;
 mod queue;
 mod reading;
+mod remote;
 mod repair;
-
+mod take_over;
 mod waiting;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use astrfleet_core::{id::TenantId, ports::BusEvent};
+use astrfleet_core::{
+    id::{MessageId, TenantId},
+    ports::{BusEvent, Holder},
+};
 use futures_util::StreamExt;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
@@ -41,7 +55,10 @@ const CONCURRENT_CHATS_MAX: u32 = 8;
 /// How long a stop waits for deliveries to note how far they came.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 const REPAIR_PERIOD: Duration = Duration::from_secs(2);
-const DELIVER_PERIOD: Duration = Duration::from_secs(30);
+/// What an event that was lost costs at the most.
+const DELIVER_PERIOD: Duration = Duration::from_secs(5);
+/// The shortest life of a lease.
+const LIFE_MIN: Duration = Duration::from_millis(100);
 
 /// Delivers. Cheap to clone: all clones are the same one.
 #[derive(Clone)]
@@ -50,17 +67,19 @@ pub struct Service {
     tenants: Arc<tenant::Service>,
     manager: Arc<manager::Service>,
     llm: Arc<llm::Service>,
+    owners: Arc<owners::Owners>,
     queues: Arc<queue::Queues>,
+    backlog: Arc<backlog::Backlog>,
     lives: Arc<live::Lives>,
     daily: Arc<daily::Daily>,
     repairs: Arc<repair::Repairs>,
-    /// Set once when it is known what an earlier process left behind. Before that nothing is delivered, so that nothing
-    /// overtakes it.
-    recovered: Arc<OnceCell<()>>,
+    /// Its loops run: before that, nothing is delivered.
+    delivers: Arc<AtomicBool>,
     draining: CancellationToken,
     deliveries: TaskTracker,
     wake_repair: Arc<Notify>,
     wake_waiting: Arc<Notify>,
+    wake_take_over: Arc<Notify>,
 }
 
 impl Service {
@@ -72,7 +91,11 @@ impl Service {
         manager: Arc<manager::Service>,
         llm: Arc<llm::Service>,
     ) -> Self {
+        let life = Duration::from_millis(base.config.message.lease_life_ms).max(LIFE_MIN);
+        // The manager's lease, say, is renewed apart from these: it has a holder of its own.
+        let holder = Holder { id: format!("{}/message", base.me.id), url: base.me.url.clone() };
         Self {
+            owners: Arc::new(owners::Owners::new(holder, life)),
             lives: Arc::new(live::Lives::new(seconds(base.config.message.stream_memory_s))),
             draining: base.stop.child_token(),
             base,
@@ -80,17 +103,19 @@ impl Service {
             manager,
             llm,
             queues: Arc::default(),
+            backlog: Arc::default(),
             daily: Arc::default(),
             repairs: Arc::default(),
-            recovered: Arc::default(),
+            delivers: Arc::default(),
             deliveries: TaskTracker::new(),
             wake_repair: Arc::default(),
             wake_waiting: Arc::default(),
+            wake_take_over: Arc::default(),
         }
     }
 
     /// Ends what is under way for the end of the process: open streams get `interrupted`, nothing new is claimed. What
-    /// is on its way stays so, and is repaired by the next process.
+    /// is on its way stays so, and is repaired by whoever takes the queue next: they are given back.
     pub async fn drain(&self) {
         self.draining.cancel();
         self.deliveries.close();
@@ -98,6 +123,11 @@ impl Service {
             tracing::warn!(deliveries = self.deliveries.len(), "deliveries did not end in time");
         }
         self.lives.interrupt_all();
+        self.release_all().await;
+    }
+
+    fn delivers(&self) -> bool {
+        self.delivers.load(Ordering::Relaxed)
     }
 
     /// How many chats a bot of a plan answers at the same moment.
@@ -107,20 +137,25 @@ impl Service {
 
     /// Serves whoever's turn it is at the bot of `tenant`.
     fn pump(&self, tenant: &TenantId) {
-        if !self.recovered.initialized() || self.draining.is_cancelled() {
+        if self.draining.is_cancelled() {
             return;
         }
+        let Some(held) = self.owners.held(tenant) else { return };
+        held.touch();
         while let Some(turn) = self.queues.next(tenant) {
             let span = tracing::info_span!(
                 parent: None, "deliver", tenant_id = %turn.tenant, session_id = %turn.session, message_id = %turn.message
             );
-            let served = deliver::Served::new(self.clone(), turn);
+            let served = deliver::Served::new(self.clone(), turn, Arc::clone(&held));
             let work = async move {
-                let service = served.service.clone();
-                let tenant = served.turn.tenant.clone();
-                service.deliver(&served.turn).await;
+                let (service, turn) = (served.service.clone(), served.turn.clone());
+                let next = service.deliver(&served).await;
                 drop(served);
-                service.pump(&tenant);
+                if matches!(next, deliver::Next::Behind) && service.owners.held(&turn.tenant).is_some() {
+                    let concurrent = service.concurrent_of(&turn.tenant).await;
+                    service.queues.put(&turn.tenant, &turn.session, &turn.message, concurrent);
+                }
+                service.pump(&turn.tenant);
             };
             self.base.tasks.spawn(self.deliveries.track_future(work.instrument(span)));
         }
@@ -137,16 +172,34 @@ impl Service {
             };
             match event {
                 None => return,
-                Some(BusEvent::InstanceChanged { .. } | BusEvent::Missed) => {
+                Some(BusEvent::InstanceChanged { .. }) => self.wake_repair.notify_one(),
+                Some(BusEvent::Missed) => {
+                    self.owners.forget_all_elsewhere();
+                    self.wake_take_over.notify_one();
                     self.wake_waiting.notify_one();
                     self.wake_repair.notify_one();
                 }
-                Some(BusEvent::MessageAccepted(tenant, message)) if !self.queues.holds(&tenant, &message) => {
-                    self.wake_waiting.notify_one();
+                Some(BusEvent::QueueReleased(tenant)) => {
+                    self.owners.forget_elsewhere(&tenant);
+                    self.wake_take_over.notify_one();
                 }
+                Some(BusEvent::MessageAccepted(tenant, message)) => self.hear_of(tenant, message),
                 Some(_) => {}
             }
         }
+    }
+
+    /// Another process took a message in whose queue is here.
+    fn hear_of(&self, tenant: TenantId, message: MessageId) {
+        if self.owners.held(&tenant).is_none() || self.queues.holds(&tenant, &message) {
+            return;
+        }
+        let service = self.clone();
+        self.base.tasks.spawn(async move {
+            if service.queue_one(&tenant, &message).await.is_err() {
+                service.wake_waiting.notify_one();
+            }
+        });
     }
 }
 
@@ -155,12 +208,27 @@ pub fn routes() -> OpenApiRouter<App> {
     api::routes()
 }
 
+/// The routes of this role for other processes.
+pub fn internal_routes() -> OpenApiRouter<App> {
+    internal::routes()
+}
+
 /// The loops of this role.
 pub fn loops(app: &App) -> Vec<Loop> {
     let service = (*app.message).clone();
+    service.delivers.store(true, Ordering::Relaxed);
     app.tasks.spawn(service.clone().listen());
     let (waiting, repair) = (service.clone(), service.clone());
+    let (renewing, taking, life) = (service.clone(), service.clone(), service.owners.life);
     vec![
+        Loop::every("message.renew_leases", life / 3, move || {
+            let service = renewing.clone();
+            async move { service.renew_leases().await }
+        }),
+        Loop::woken("message.take_over", life / 4, Arc::clone(&service.wake_take_over), move || {
+            let service = taking.clone();
+            async move { service.take_over().await }
+        }),
         Loop::woken("message.deliver_waiting", DELIVER_PERIOD, Arc::clone(&service.wake_waiting), move || {
             let service = waiting.clone();
             async move { service.deliver_waiting().await }

@@ -1,4 +1,4 @@
-//! Who waits, and who is served. For each bot: a bounded queue, one message of a session at a time, and only so many
+//! Who waits, and who is served, in the queues that this process has. For each bot: a bounded queue, one message of a session at a time, and only so many
 //! at the same moment. Pure memory: no I/O in here, and nothing durable depends on it.
 
 use std::{
@@ -159,6 +159,21 @@ impl Queues {
             queue.doubtful.remove(message);
         }
         Self::tidy(&mut bots, tenant);
+    }
+
+    /// Whether nothing is to be done before the bot of `tenant`.
+    pub fn is_idle(&self, tenant: &TenantId) -> bool {
+        !self.lock().contains_key(tenant)
+    }
+
+    /// Empties the queue of `tenant`, which another process has now. What is served ends by itself. Returns what waited.
+    pub fn clear(&self, tenant: &TenantId) -> Vec<MessageId> {
+        let mut bots = self.lock();
+        let Some(queue) = bots.get_mut(tenant) else { return Vec::new() };
+        queue.doubtful.clear();
+        let waited = std::mem::take(&mut queue.waiting).into_keys().collect();
+        Self::tidy(&mut bots, tenant);
+        waited
     }
 
     /// Everything of which it is not known yet what became of it.

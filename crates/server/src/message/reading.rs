@@ -7,13 +7,14 @@ use astrfleet_core::{
     id::{MessageId, SessionId, TenantId},
     message::{Exchange, Message, State},
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Service,
     deliver::stopped,
-    live::{Live, Position, Said},
+    live::{Live, Position, Progress, Said},
+    owners::Whereabouts,
     queue::Stopped,
 };
 use crate::{config::seconds, manager::Route};
@@ -33,8 +34,8 @@ impl Service {
         if exchange.message.session_id == *session { Ok(exchange) } else { Err(Error::NotFound { what: "message" }) }
     }
 
-    /// What a message's stream says after `position`, to its end: from memory where it is known, otherwise from the
-    /// store.
+    /// What a message's stream says after `position`, to its end: from memory where it is known, from the process that has
+    /// its queue, or from the store.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -51,33 +52,81 @@ impl Service {
         let (service, tenant, message) = (self.clone(), tenant.clone(), message.clone());
         let found = async move {
             match live {
-                Some(live) => live,
-                None => service.look_for_end(&tenant, &message).await,
+                Some(live) => live.follow(position).boxed(),
+                None => service.look_for(&tenant, &message, position).await,
             }
         };
-        Ok(stream::once(found).flat_map(move |live| live.follow(position)))
+        Ok(stream::once(found).flatten())
     }
 
-    /// Waits for the end of a message that another process has, or that is being repaired.
-    async fn look_for_end(&self, tenant: &TenantId, message: &MessageId) -> Arc<Live> {
+    /// The stream of a message that is under way here, or over. None where its queue is elsewhere, or it is not known what
+    /// became of it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub(super) async fn stream_here(&self, tenant: &TenantId, message: &MessageId) -> Result<Option<Arc<Live>>> {
+        if let Some(live) = self.lives.get(message) {
+            return Ok(Some(live));
+        }
+        let exchange = self.base.store.messages(tenant).exchange(message).await?;
+        if let Some(live) = Live::rebuilt(&exchange) {
+            return Ok(Some(Arc::new(live)));
+        }
+        // Whoever asks has taken it in, perhaps, and was quicker than the bus.
+        self.queue_one(tenant, message).await?;
+        Ok(self.open_here(&exchange.message))
+    }
+
+    /// The stream of a message that waits or is served here.
+    fn open_here(&self, message: &Message) -> Option<Arc<Live>> {
+        if !self.queues.holds(&message.tenant_id, &message.id) {
+            return None;
+        }
+        let live = self.lives.open(&message.id, &message.session_id);
+        if message.state == State::Accepted {
+            live.progress_if_none(Progress::Queued);
+        }
+        Some(live)
+    }
+
+    /// Looks for a message that this process does not know, until it is over, or somebody has it who tells.
+    async fn look_for(&self, tenant: &TenantId, message: &MessageId, position: Position) -> BoxStream<'static, Said> {
         let config = &self.base.config.message;
         let until = Instant::now() + seconds(config.answer_timeout_s.saturating_add(config.wait_for_bot_s));
         while Instant::now() < until && !self.draining.is_cancelled() {
-            if let Some(live) = self.lives.get(message) {
-                return live;
-            }
-            // Where the store does not answer now, it may the next time.
-            if let Ok(exchange) = self.base.store.messages(tenant).exchange(message).await
-                && let Some(live) = Live::rebuilt(&exchange)
-            {
-                return Arc::new(live);
+            // Where something does not answer now, it may the next time.
+            if let Ok(Some(found)) = self.look_once(tenant, message, position).await {
+                return found;
             }
             tokio::select! {
                 () = self.draining.cancelled() => {}
                 () = sleep(LOOK_EVERY) => {}
             }
         }
-        Arc::new(Live::cut_off(message))
+        Arc::new(Live::cut_off(message)).follow(position).boxed()
+    }
+
+    async fn look_once(
+        &self,
+        tenant: &TenantId,
+        message: &MessageId,
+        position: Position,
+    ) -> Result<Option<BoxStream<'static, Said>>> {
+        let live = match self.lives.get(message) {
+            Some(live) => Some(live),
+            None => Live::rebuilt(&self.base.store.messages(tenant).exchange(message).await?).map(Arc::new),
+        };
+        if let Some(live) = live {
+            return Ok(Some(live.follow(position).boxed()));
+        }
+        Ok(match self.whereabouts(tenant).await? {
+            Whereabouts::Here(_) => {
+                let live = self.stream_here(tenant, message).await?;
+                live.map(|live| live.follow(position).boxed())
+            }
+            Whereabouts::There(url) => self.read_from(&url, tenant, message, position).await,
+            Whereabouts::Nowhere => None,
+        })
     }
 
     /// Waits until a message is at an end, or `limit` is over. Returns it as it is then.
@@ -96,6 +145,13 @@ impl Service {
                 if exchange.message.state.is_final() || self.draining.is_cancelled() {
                     return Ok(exchange);
                 }
+                if let Ok(Some(mut rest)) = self.look_once(tenant, message, Position::END).await {
+                    while rest.next().await.is_some() {}
+                    let exchange = messages.exchange(message).await?;
+                    if exchange.message.state.is_final() {
+                        return Ok(exchange);
+                    }
+                }
                 sleep(LOOK_EVERY).await;
             }
         };
@@ -112,26 +168,50 @@ impl Service {
     /// What the store says.
     pub async fn stop(&self, message: &Message) -> Result<Exchange> {
         let (tenant, id) = (&message.tenant_id, &message.id);
-        match self.queues.stop(tenant, id) {
-            Stopped::Told => return self.wait(tenant, id, STOP_WAIT).await,
-            Stopped::Taken => {
-                self.failed(message, stopped()).await?;
-                self.pump(tenant);
+        if !self.stop_here(message).await? && !message.state.is_final() {
+            let told = match self.whereabouts(tenant).await {
+                Ok(Whereabouts::There(url)) => self.stop_at(&url, tenant, id).await,
+                Ok(Whereabouts::Here(_)) => self.stop_here(message).await?,
+                Ok(Whereabouts::Nowhere) | Err(_) => false,
+            };
+            if !told {
+                self.stop_alone(message).await?;
             }
-            Stopped::Absent if message.state == State::Accepted => {
-                self.failed(message, stopped()).await?;
-            }
-            Stopped::Absent if matches!(message.state, State::Delivering | State::Streaming) => {
-                // An earlier process left it with the bot; the repair finds what it says to this.
-                if let Route::Ready { access, .. } = self.manager.route(tenant) {
-                    let delivery = self.base.store.messages(tenant).delivery(id).await?;
-                    let client = self.base.bots.client(&access);
-                    client.stop_chat(&delivery.end_user, message.session_id.as_str()).await?;
-                    self.wake_repair.notify_one();
-                }
-            }
-            Stopped::Absent => {}
         }
         self.base.store.messages(tenant).exchange(id).await
+    }
+
+    /// Stops a message that waits or is served here. Returns whether it is.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn stop_here(&self, message: &Message) -> Result<bool> {
+        let (tenant, id) = (&message.tenant_id, &message.id);
+        match self.queues.stop(tenant, id) {
+            Stopped::Told => {
+                self.wait(tenant, id, STOP_WAIT).await?;
+            }
+            Stopped::Taken => {
+                self.failed_waiting(message, stopped()).await?;
+                self.pump(tenant);
+            }
+            Stopped::Absent => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Nobody has it in a queue, or nobody who answers.
+    async fn stop_alone(&self, message: &Message) -> Result<()> {
+        let (tenant, id) = (&message.tenant_id, &message.id);
+        if message.state == State::Accepted {
+            self.failed_waiting(message, stopped()).await?;
+        } else if let Route::Ready { access, .. } = self.manager.route(tenant) {
+            // An earlier process left it with the bot; the repair finds what it says to this.
+            let delivery = self.base.store.messages(tenant).delivery(id).await?;
+            let client = self.base.bots.client(&access);
+            client.stop_chat(&delivery.end_user, message.session_id.as_str()).await?;
+            self.wake_repair.notify_one();
+        }
+        Ok(())
     }
 }

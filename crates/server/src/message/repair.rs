@@ -4,23 +4,26 @@
 //! What has begun is never delivered again.
 
 use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use astrfleet_core::{
     Result,
-    id::{MessageId, TenantId},
+    id::MessageId,
     message::{Event, Message, State, next},
     ports::{BotClient, BotStatus, Delivery},
 };
+
+use tokio::time::Instant;
 
 use super::{
     Service,
     answer::{Finding, Sought, find},
     deliver::model_failed,
     ending::Whole,
+    owners::{Held, Whereabouts},
 };
 use crate::{config::seconds, manager::Route, problem::chain};
 
@@ -34,8 +37,16 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// What is known of earlier runs.
 #[derive(Default)]
 pub(super) struct Repairs {
-    /// Interrupted messages of which nothing more is to be expected.
-    hopeless: Mutex<HashSet<MessageId>>,
+    seen: Mutex<HashMap<MessageId, Seen>>,
+}
+
+/// A message that was looked at before. How long ago that was is asked of the monotonic clock: the moments in the store
+/// are those of another process, whose clock may be another one.
+#[derive(Clone, Copy)]
+struct Seen {
+    since: Instant,
+    /// It was interrupted, and nothing more is to be expected.
+    hopeless: bool,
 }
 
 impl Service {
@@ -44,7 +55,6 @@ impl Service {
         if self.draining.is_cancelled() {
             return Ok(0);
         }
-        self.recover().await?;
         let doubtful = self.queues.doubtful();
         let window = seconds(self.base.config.message.answer_timeout_s).saturating_mul(2).max(WINDOW_MIN);
         let since = self.base.clock.now().minus(window);
@@ -58,10 +68,13 @@ impl Service {
                 if self.draining.is_cancelled() {
                     return Ok(repaired);
                 }
-                if self.queues.serves(tenant, id) || self.is_hopeless(id) {
+                let nothing_to_find = matches!(self.manager.route(tenant), Route::NotReady { .. });
+                if nothing_to_find || self.queues.serves(tenant, id) || self.seen(id).hopeless {
                     continue;
                 }
-                match self.examine(tenant, id).await {
+                // Elsewhere somebody else does this.
+                let Ok(Whereabouts::Here(held)) = self.whereabouts(tenant).await else { continue };
+                match self.examine(&held, id).await {
                     Ok(changed) => repaired += u64::from(changed),
                     // The others may fare better.
                     Err(error) => tracing::debug!(message_id = %id, error = chain(&error), "not repaired yet"),
@@ -72,7 +85,7 @@ impl Service {
                 break;
             }
         }
-        self.lock_hopeless().retain(|id| seen.contains(id));
+        self.lock_seen().retain(|id, _| seen.contains(id));
         // What is doubtful and not among them is at an end, or waits again.
         for (tenant, id) in doubtful.into_iter().filter(|(_, id)| !seen.contains(id)) {
             self.queues.settle(&tenant, &id);
@@ -84,12 +97,12 @@ impl Service {
         Ok(repaired)
     }
 
-    fn lock_hopeless(&self) -> std::sync::MutexGuard<'_, HashSet<MessageId>> {
-        self.repairs.hopeless.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_seen(&self) -> MutexGuard<'_, HashMap<MessageId, Seen>> {
+        self.repairs.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_hopeless(&self, id: &MessageId) -> bool {
-        self.lock_hopeless().contains(id)
+    fn seen(&self, id: &MessageId) -> Seen {
+        *self.lock_seen().entry(id.clone()).or_insert_with(|| Seen { since: Instant::now(), hopeless: false })
     }
 
     /// What the bot's own memory tells of a message.
@@ -108,7 +121,8 @@ impl Service {
         Ok(find(&history, sought, &failure_text))
     }
 
-    async fn examine(&self, tenant: &TenantId, id: &MessageId) -> Result<bool> {
+    async fn examine(&self, held: &Held, id: &MessageId) -> Result<bool> {
+        let tenant = &held.tenant;
         let Route::Ready { access, .. } = self.manager.route(tenant) else { return Ok(false) };
         let delivery = self.base.store.messages(tenant).delivery(id).await?;
         let message = &delivery.message;
@@ -117,13 +131,13 @@ impl Service {
             BotStatus::Running { since, .. } => since > message.updated_at,
             BotStatus::Absent | BotStatus::Exited { .. } => return Ok(false),
         };
-        let waited = self.base.clock.now().since(message.updated_at);
+        let waited = self.seen(id).since.elapsed();
         let finding = self.look(&*self.base.bots.client(&access), &delivery).await?;
         if finding == Finding::NotReceived && !another && waited < SETTLE {
             return Ok(false);
         }
         let gone = another || waited >= seconds(self.base.config.message.answer_timeout_s);
-        let again = self.judge(message, &delivery.partial, finding, gone).await?;
+        let again = self.judge(held, message, &delivery.partial, finding, gone).await?;
         if again {
             self.queues.settle(tenant, id);
             self.queues.put(tenant, &message.session_id, id, self.concurrent_of(tenant).await);
@@ -135,28 +149,35 @@ impl Service {
             self.pump(tenant);
         }
         if gone && now.state == State::Interrupted {
-            self.lock_hopeless().insert(id.clone());
+            self.lock_seen().entry(id.clone()).and_modify(|seen| seen.hopeless = true);
         }
         Ok(now.state != message.state)
     }
 
     /// Does what follows from what was found; `gone` tells that no more is to be expected. Returns whether the message is
     /// to be delivered again.
-    pub(super) async fn judge(&self, message: &Message, partial: &str, finding: Finding, gone: bool) -> Result<bool> {
-        let messages = self.base.store.messages(&message.tenant_id);
+    pub(super) async fn judge(
+        &self,
+        held: &Held,
+        message: &Message,
+        partial: &str,
+        finding: Finding,
+        gone: bool,
+    ) -> Result<bool> {
+        let messages = self.messages(held);
         let state = messages.get(&message.id).await?.state;
         let interrupted = state == State::Interrupted;
         match finding {
             Finding::Answered { failed: true, record, .. } => {
                 messages.set_bot_record(&message.id, record).await?;
                 if !interrupted {
-                    self.failed(message, model_failed()).await?;
+                    self.failed(held, message, model_failed()).await?;
                 }
             }
             Finding::Answered { record, answer, text, usage, .. } => {
                 messages.set_bot_record(&message.id, record).await?;
                 let whole = Whole { text, files: Vec::new(), usage, record: Some(answer) };
-                if self.answered(message, whole).await? {
+                if self.answered(held, message, whole).await? {
                     tracing::info!(message_id = %message.id, "an answer was found in the bot's own memory");
                     // The stream that ended without it is worth nothing any more.
                     self.lives.forget_interrupted(&message.id);
@@ -165,7 +186,7 @@ impl Service {
             Finding::Unanswered { record } => {
                 messages.set_bot_record(&message.id, record).await?;
                 if gone && !interrupted {
-                    self.cut_off(message, partial).await?;
+                    self.cut_off(held, message, partial).await?;
                 }
             }
             Finding::NotReceived if state == State::Delivering => {
@@ -174,7 +195,7 @@ impl Service {
             }
             Finding::NotReceived => {
                 if !interrupted {
-                    self.cut_off(message, partial).await?;
+                    self.cut_off(held, message, partial).await?;
                 }
             }
         }

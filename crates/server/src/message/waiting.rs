@@ -1,9 +1,10 @@
-//! Loop `message.deliver_waiting`: messages that are durable and in no queue of this process. And what comes before
-//! anything is delivered: finding out what an earlier process left behind.
+//! Loop `message.deliver_waiting`: messages that are durable, and not in the queue of this process that they belong to.
+//! Another process took them in, and did not get to tell so.
 
 use astrfleet_core::{
     Result,
     id::{MessageId, TenantId},
+    message::State,
 };
 
 use super::Service;
@@ -12,12 +13,11 @@ use super::Service;
 const BATCH: u32 = 200;
 
 impl Service {
-    /// Puts every message that waits into its queue. Returns how many were not in one.
+    /// Puts every message that waits into its queue, where that is here. Returns how many were not in it.
     pub(super) async fn deliver_waiting(&self) -> Result<u64> {
-        if self.draining.is_cancelled() {
+        if self.draining.is_cancelled() || self.owners.all().is_empty() {
             return Ok(0);
         }
-        self.recover().await?;
         let found = self.queue_waiting().await?;
         for tenant in self.queues.tenants() {
             self.pump(&tenant);
@@ -25,40 +25,13 @@ impl Service {
         Ok(found)
     }
 
-    /// Once: sessions in which an earlier process left a message on its way wait until it is known what became of it.
-    /// Then what waited at its end is queued, so that nothing that comes later is delivered earlier.
-    pub(super) async fn recover(&self) -> Result<()> {
-        let recover = async {
-            let system =
-                self.base.store.system("messages that were on their way when the process before this one ended");
-            let now = self.base.clock.now();
-            let mut after: Option<MessageId> = None;
-            loop {
-                // What was interrupted holds nothing up.
-                let left = system.unfinished_messages(now, after.as_ref(), BATCH).await?;
-                for (tenant, id) in &left {
-                    let message = self.base.store.messages(tenant).get(id).await?;
-                    self.queues.doubt(tenant, &message.session_id, id);
-                }
-                after = left.last().map(|(_, id)| id.clone());
-                if left.len() < BATCH as usize {
-                    break;
-                }
-            }
-            self.queue_waiting().await?;
-            self.wake_repair.notify_one();
-            Ok(())
-        };
-        self.recovered.get_or_try_init(|| recover).await.copied()
-    }
-
     async fn queue_waiting(&self) -> Result<u64> {
         let system = self.base.store.system("messages that wait for a bot");
         let (mut after, mut found): (Option<MessageId>, u64) = (None, 0);
         loop {
-            let waiting = system.waiting_messages(after.as_ref(), BATCH).await?;
+            let waiting = system.waiting_messages_of(&self.owners.holder.id, after.as_ref(), BATCH).await?;
             for (tenant, session, id) in &waiting {
-                if self.queues.holds(tenant, id) {
+                if self.queues.holds(tenant, id) || self.owners.held(tenant).is_none() {
                     continue;
                 }
                 let concurrent = self.concurrent_of(tenant).await;
@@ -69,6 +42,19 @@ impl Service {
                 return Ok(found);
             }
         }
+    }
+
+    /// Puts one message into its queue, which is here. Another process took it in.
+    pub(super) async fn queue_one(&self, tenant: &TenantId, id: &MessageId) -> Result<()> {
+        if self.queues.holds(tenant, id) {
+            return Ok(());
+        }
+        let message = self.base.store.messages(tenant).get(id).await?;
+        if message.state == State::Accepted && self.owners.held(tenant).is_some() {
+            self.queues.put(tenant, &message.session_id, id, self.concurrent_of(tenant).await);
+            self.pump(tenant);
+        }
+        Ok(())
     }
 
     /// One at a time where the plan cannot be read.

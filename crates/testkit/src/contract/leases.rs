@@ -177,7 +177,7 @@ async fn take_step(leases: &dyn Leases, name: &str, holders: &[Holder], model: &
     }
 }
 
-fn is_lost<T: std::fmt::Debug>(outcome: Result<T, Error>) -> bool {
+fn is_lost<T>(outcome: &Result<T, Error>) -> bool {
     matches!(outcome, Err(Error::Stale { what: "lease" }))
 }
 
@@ -198,16 +198,16 @@ async fn late_writes_change_nothing(store: &dyn Store, make: &Make) {
 
     let later = Fence { epoch: epoch(&*leases, &name, &late, LONG).await, ..earlier.clone() };
     let before = store.messages(&tenant).delivery(&asked.id).await.unwrap();
-    assert!(is_lost(early.set_state(&asked.id, State::Delivering, State::Streaming, NOW).await));
-    assert!(is_lost(early.set_bot_record(&asked.id, 7).await));
-    assert!(is_lost(early.set_reply_record(&asked.id, 7).await));
-    assert!(is_lost(early.set_partial(&asked.id, "more").await));
+    assert!(is_lost(&early.set_state(&asked.id, State::Delivering, State::Streaming, NOW).await));
+    assert!(is_lost(&early.set_bot_record(&asked.id, 7).await));
+    assert!(is_lost(&early.set_reply_record(&asked.id, 7).await));
+    assert!(is_lost(&early.set_partial(&asked.id, "more").await));
     for outcome in [
         Outcome::Reply(reply(make, &asked, State::Done, NOW)),
         Outcome::Reply(reply(make, &asked, State::Interrupted, NOW)),
         Outcome::NoReply(State::Failed, None),
     ] {
-        assert!(is_lost(early.finish(&asked.id, &[State::Delivering], outcome, NOW).await));
+        assert!(is_lost(&early.finish(&asked.id, &[State::Delivering], outcome, NOW).await));
     }
     assert_eq!(store.messages(&tenant).delivery(&asked.id).await.unwrap(), before, "nothing was changed");
     assert_eq!(store.messages(&tenant).exchange(&asked.id).await.unwrap().reply, None);
@@ -218,7 +218,7 @@ async fn late_writes_change_nothing(store: &dyn Store, make: &Make) {
     late.set_bot_record(&asked.id, 7).await.unwrap();
     let answer = reply(make, &asked, State::Done, NOW);
     assert!(late.finish(&asked.id, &[State::Delivering], Outcome::Reply(answer.clone()), NOW).await.unwrap());
-    assert!(is_lost(early.finish(&asked.id, &[State::Done], Outcome::NoReply(State::Failed, None), NOW).await));
+    assert!(is_lost(&early.finish(&asked.id, &[State::Done], Outcome::NoReply(State::Failed, None), NOW).await));
     assert_eq!(store.messages(&tenant).exchange(&asked.id).await.unwrap().reply, Some(answer));
     races(store, make).await;
 }

@@ -70,6 +70,9 @@ pub fn answer() -> Vec<Act> {
     ]
 }
 
+/// Files that bots take at once.
+pub const FILES: usize = 1_000;
+
 type Script = Box<dyn Fn(&str, usize) -> Vec<Act> + Send + Sync>;
 
 /// All bots, and the world that they live in.
@@ -80,6 +83,8 @@ pub struct Fleet {
     script: Mutex<Script>,
     /// Each permit lets one bot on that waits.
     pub let_on: Semaphore,
+    /// Each permit lets one file in.
+    pub files: Semaphore,
     /// Counts everything that bots did.
     pub did: watch::Sender<usize>,
 }
@@ -130,6 +135,7 @@ impl Fleet {
             state: Mutex::new(State { next_port: 20_000, ..State::default() }),
             script: Mutex::new(Box::new(|_, _| answer())),
             let_on: Semaphore::new(0),
+            files: Semaphore::new(FILES),
             did: watch::Sender::new(0),
         })
     }
@@ -455,6 +461,7 @@ impl BotClient for Client {
     async fn upload(&self, _: &str, name: &str, _: &str, content: Bytes) -> Result<BotAttachment> {
         self.alive()?;
         self.fleet.state.lock().unwrap().uploaded.push((name.to_owned(), content));
+        self.fleet.files.acquire().await.unwrap().forget();
         Ok(BotAttachment { id: format!("given {name}"), kind: "file".to_owned() })
     }
 

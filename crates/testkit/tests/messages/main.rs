@@ -6,5 +6,6 @@
 mod bots;
 mod delivery;
 mod repair;
+mod replicas;
 mod streams;
 mod world;

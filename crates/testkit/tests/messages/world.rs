@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::AtomicI64, atomic::Ordering},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,13 +17,13 @@ use astrfleet_core::{
     instance::{Desired, Instance, Observed},
     message::{Exchange, Message, State},
     page::PageRequest,
-    ports::{Clock, Rng, testing::CountingRng},
+    ports::{Clock, Rng, Store, testing::CountingRng},
     session::{Session, State as SessionState},
     tenant::{Status, Tenant},
     time::Timestamp,
 };
 use astrfleet_server::{
-    app::{App, Ports},
+    app::{App, Ports, router},
     config::ServerConfig,
     message::{
         accept::Words,
@@ -27,12 +31,16 @@ use astrfleet_server::{
     },
     role::Role,
 };
-use astrfleet_store::Db;
+use astrfleet_store::{Db, PgSettings};
+use astrfleet_testkit::postgres::{Database, Postgres};
 use futures_util::StreamExt;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::bots::{Fleet, FleetPorts};
 
+/// Threads of a platform.
+const WORKERS: usize = 2;
 /// How long anything may take: only a test that hangs waits so long.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -61,7 +69,10 @@ pub struct World {
     pub fleet: Arc<Fleet>,
     pub ids: Ids,
     pub config: serde_json::Value,
-    _bots: tokio::runtime::Runtime,
+    /// Where there is one, all platforms are on it: events arrive. Otherwise each is told what it did itself, alone.
+    bus: Option<Arc<MemoryBus>>,
+    database: Option<Database>,
+    bots: tokio::runtime::Runtime,
 }
 
 impl World {
@@ -76,8 +87,22 @@ impl World {
             clock,
             rng,
             config: config(),
-            _bots: bots,
+            bus: None,
+            database: None,
+            bots,
         }
+    }
+
+    /// With PostgreSQL instead of SQLite.
+    pub fn on_postgres(mut self) -> Self {
+        self.database = Some(self.bots.block_on(async { Postgres::shared().await.database().await }));
+        self
+    }
+
+    /// With a bus between its platforms.
+    pub fn with_bus(mut self) -> Self {
+        self.bus = Some(Arc::new(MemoryBus::new(10_000)));
+        self
     }
 
     /// Changes a setting.
@@ -86,15 +111,49 @@ impl World {
         self
     }
 
-    /// A platform with all loops running.
+    /// Writes to the database, SQLite's, until [`World::release_the_writer`]: everybody else waits.
+    pub fn hold_the_writer(&self) -> sqlx::Transaction<'static, sqlx::Sqlite> {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder.path().join("store.db"));
+        self.bots.block_on(async {
+            let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+            pool.begin_with("BEGIN IMMEDIATE").await.unwrap()
+        })
+    }
+
+    /// Has written nothing.
+    pub fn release_the_writer(&self, writer: sqlx::Transaction<'static, sqlx::Sqlite>) {
+        self.bots.block_on(writer.rollback()).unwrap();
+    }
+
+    async fn open(&self) -> Db {
+        match &self.database {
+            Some(database) => Db::open_postgres(&database.url().into(), &PgSettings::default()).await.unwrap(),
+            None => Db::open_sqlite(&self.folder.path().join("store.db")).await.unwrap(),
+        }
+    }
+
+    /// A platform with all loops running, alone with its database.
     pub fn start(&self) -> Platform {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        self.start_with(true)
+    }
+
+    /// One that runs beside others, and is reached by them.
+    pub fn start_beside(&self) -> Platform {
+        self.start_with(false)
+    }
+
+    fn start_with(&self, alone: bool) -> Platform {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let app = runtime.block_on(async {
-            let db = Db::open_sqlite(&self.folder.path().join("store.db")).await.unwrap();
+            let db = self.open().await;
             db.migrate_up(self.clock.now()).await.unwrap();
+            if alone {
+                db.leases().free_all().await.unwrap();
+            }
             let ports = Ports {
                 store: Arc::new(db),
-                bus: Arc::new(MemoryBus::new(1_000)),
+                bus: self.bus.clone().unwrap_or_else(|| Arc::new(MemoryBus::new(1_000))),
                 limiter: Arc::new(MemoryLimiter::new(Arc::clone(&self.clock) as _, 1_000)),
                 blobs: Arc::new(FolderBlobs::open(&self.folder.path().join("blobs")).unwrap()),
                 runtime: Arc::new(FleetPorts(Arc::clone(&self.fleet))),
@@ -102,8 +161,13 @@ impl World {
                 clock: Arc::clone(&self.clock) as _,
                 rng: Arc::clone(&self.rng),
             };
-            let config: ServerConfig = serde_json::from_value(self.config.clone()).unwrap();
+            let mut config: ServerConfig = serde_json::from_value(self.config.clone()).unwrap();
+            config.serve.advertise = format!("http://{}", listener.local_addr().unwrap());
             let app = App::new(ports, config, BTreeSet::from(Role::ALL)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
+            tokio::spawn(axum::serve(listener, service).into_future());
             app.manager.set_llm_base_url("http://127.0.0.1:1/llm/v1".to_owned());
             app.manager.adopt().await.unwrap();
             app.start_loops();
@@ -178,6 +242,29 @@ impl World {
     }
 }
 
+/// A process that stands still, as after SIGSTOP: no task of it goes on, at whatever it is waiting.
+pub struct Frozen(Arc<(Mutex<Stand>, Condvar)>);
+
+#[derive(Default)]
+struct Stand {
+    still: usize,
+    goes_on: bool,
+}
+
+impl Frozen {
+    /// SIGCONT.
+    pub fn thaw(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap().goes_on = true;
+        self.0.1.notify_all();
+    }
+}
+
 /// A process.
 pub struct Platform {
     pub app: App,
@@ -188,6 +275,23 @@ impl Platform {
     /// Does something in it, within the limit.
     pub fn run<T>(&self, work: impl AsyncFnOnce(&App) -> T) -> T {
         self.runtime.block_on(async { tokio::time::timeout(LIMIT, work(&self.app)).await.expect("in time") })
+    }
+
+    /// Has all of its threads stand still.
+    pub fn freeze(&self) -> Frozen {
+        let gate = Arc::new((Mutex::new(Stand::default()), Condvar::new()));
+        for _ in 0..WORKERS {
+            let gate = Arc::clone(&gate);
+            self.runtime.spawn(async move {
+                let mut stand = gate.0.lock().unwrap();
+                stand.still += 1;
+                gate.1.notify_all();
+                drop(gate.1.wait_while(stand, |stand| !stand.goes_on).unwrap());
+            });
+        }
+        let stand = gate.0.lock().unwrap();
+        drop(gate.1.wait_while(stand, |stand| stand.still < WORKERS).unwrap());
+        Frozen(gate)
     }
 
     /// `kill -9`: every task ends where it stands.
@@ -249,6 +353,26 @@ impl Platform {
         self.run(async |app| app.message.stream(tenant, message, position).await.unwrap().collect().await)
     }
 
+    /// The stream so far, up to the first event of this name.
+    pub fn stream_until(&self, tenant: &TenantId, message: &MessageId, name: &str) -> Vec<Said> {
+        self.run(async |app| {
+            let mut stream = Box::pin(app.message.stream(tenant, message, Position::default()).await.unwrap());
+            let mut said = Vec::new();
+            while let Some(event) = stream.next().await {
+                said.push(event);
+                if said.last().is_some_and(|event| event.name == name) {
+                    break;
+                }
+            }
+            said
+        })
+    }
+
+    /// Does something in it beside the test.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.runtime.spawn(work)
+    }
+
     /// Everything that was said in a session.
     pub fn said(&self, tenant: &TenantId, session: &SessionId) -> Vec<Message> {
         self.run(async |app| app.store.messages(tenant).list(session, &PageRequest::first()).await.unwrap().items)
@@ -266,6 +390,7 @@ pub fn until(condition: impl Fn() -> bool) {
 
 fn config() -> serde_json::Value {
     json!({
+        "serve": { "advertise": "" },
         "gateway": {
             "listen": "127.0.0.1:0", "metrics_listen": "none", "workers": 1, "public_url": "",
             "dashboard_domain": "localhost", "rate_limit_per_minute": 100_000,
@@ -286,7 +411,7 @@ fn config() -> serde_json::Value {
         "session": { "idle_timeout_s": 3_600 },
         "message": {
             "concurrent_chats": 8, "queue_length": 50, "answer_timeout_s": 30, "wait_for_bot_s": 30,
-            "stream_memory_s": 60, "max_attempts": 3, "idempotency_ttl_s": 86_400,
+            "stream_memory_s": 60, "max_attempts": 3, "lease_life_ms": 10_000, "idempotency_ttl_s": 86_400,
         },
         "llm": {
             "api_key": null, "base_url": "https://api.example.com/v1", "model": "demo", "upstreams": [],

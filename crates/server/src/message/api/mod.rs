@@ -9,6 +9,8 @@ mod sse;
 mod stop;
 mod upload;
 
+pub(super) use self::sse::position;
+
 use astrfleet_core::{
     Result,
     id::{MessageId, SessionId},

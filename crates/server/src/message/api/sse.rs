@@ -28,7 +28,7 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
 }
 
 /// Where the caller was cut off: the beginning where they do not say.
-pub(super) fn position(headers: &HeaderMap) -> Result<Position> {
+pub(in crate::message) fn position(headers: &HeaderMap) -> Result<Position> {
     match headers.get("last-event-id") {
         None => Ok(Position::default()),
         Some(value) if value.is_empty() => Ok(Position::default()),
