@@ -1,4 +1,5 @@
-//! What this machine gives: the time, randomness, and a data folder that only one of us uses at a time.
+//! What this machine gives: the time, randomness, and a data folder that only one of us uses at a time where the database
+//! is in it.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -50,10 +51,10 @@ pub fn random_secret(rng: &dyn Rng) -> SecretString {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")).into()
 }
 
-/// The data folder, ours alone while this lives.
+/// The data folder, ours alone while this lives, unless it is shared.
 pub struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl DataFolder {
@@ -89,7 +90,17 @@ impl DataFolder {
         lock.set_len(0)?;
         lock.rewind()?;
         writeln!(lock, "{}", std::process::id())?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: Some(lock) })
+    }
+
+    /// Makes it where there is none, for several processes whose database is elsewhere: whatever they share in it can
+    /// be shared.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn share(path: &Path) -> Result<Self> {
+        make_data_folder(path)?;
+        Ok(Self { path: path.to_owned(), _lock: None })
     }
 
     /// Something in it.

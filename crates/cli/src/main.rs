@@ -180,6 +180,9 @@ struct Serve {
     /// Which roles: gateway, auth, tenant, session, message, llm, manager, or all
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "ROLE,…")]
     roles: Vec<String>,
+    /// The first administrator's e-mail address, where there is none yet and `ASTRFLEET_ADMIN_PASSWORD` is set
+    #[arg(long, env = "ASTRFLEET_ADMIN_EMAIL", value_name = "EMAIL")]
+    admin_email: Option<String>,
 }
 
 impl Settings {
@@ -241,8 +244,8 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
                 roles: roles(&serve.roles)?,
                 embedded: false,
                 demo: false,
-                admin_email: None,
-                admin_password: None,
+                admin_email: serve.admin_email,
+                admin_password: environment.get("ASTRFLEET_ADMIN_PASSWORD").map(Into::into),
             };
             ops::run::run(&config, environment, start, Arc::new(Reporter::new(json))).await?;
         }

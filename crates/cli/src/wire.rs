@@ -9,9 +9,10 @@ use astrfleet_adapters::{
     limiter::{MemoryLimiter, RedisLimiter},
     redis::Redis,
 };
-use astrfleet_core::ports::{Blobs, Bus, Clock, Limiter, Rng, Store};
+use astrfleet_core::ports::{Blobs, Bus, Clock, Limiter, Rng, Runtime, Store};
 use astrfleet_runtime::{
     astrbot::{AstrBots, ClientLimits},
+    elsewhere::Elsewhere,
     environment::{Environment, Options, Report},
     process::{LogLimits, ProcessRuntime, Settings},
 };
@@ -108,7 +109,7 @@ fn postgres_url(database: &config::DatabaseConfig) -> Result<SecretString> {
     Ok(url.to_string().into())
 }
 
-/// Prepares the bots' environment and puts the backends together.
+/// Prepares the bots' environment, for a process that keeps bots, and puts the backends together.
 ///
 /// # Errors
 /// Where one of them cannot be had: the text says which, and the remedy.
@@ -117,27 +118,21 @@ pub async fn ports(
     data: &DataFolder,
     db: Db,
     secrets: &Secrets,
-    environment: &config::Environment,
-    report: Report<'_>,
+    bots_here: Option<(&config::Environment, Report<'_>)>,
 ) -> Result<Ports> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let rng: Arc<dyn Rng> = Arc::new(SystemRng);
-    let prepared = Environment::prepare(&environment_options(config, environment), report).await?;
-    let settings = Settings {
-        ports: config.bots.port_first..=config.bots.port_last,
-        stop_timeout: Duration::from_secs(config.bots.stop_timeout_s),
-        log: LogLimits { file_bytes_max: config.bots.log_max_bytes, files: config.bots.log_files as usize },
-        isolate: config.bots.own_user && prepared.readable_by_others(),
-        ..Settings::new(data.join("bots"), &prepared.astrbot, &prepared.version)
-    };
     let (bus, limiter) = shared(config, &clock, &*rng)?;
-    let runtime = ProcessRuntime::new(settings, Arc::clone(&clock), Arc::clone(&rng))?;
+    let runtime: Arc<dyn Runtime> = match bots_here {
+        Some((environment, report)) => processes(config, data, environment, report, &clock, &rng).await?,
+        None => Arc::new(Elsewhere),
+    };
     Ok(Ports {
         store: Arc::new(db),
         bus,
         limiter,
         blobs: blobs(config, data)?,
-        runtime: Arc::new(runtime),
+        runtime,
         bots: Arc::new(AstrBots::new(
             Arc::clone(&clock),
             Arc::clone(&rng),
@@ -147,6 +142,26 @@ pub async fn ports(
         clock,
         rng,
     })
+}
+
+/// Bots as child processes of this machine.
+async fn processes(
+    config: &Config,
+    data: &DataFolder,
+    environment: &config::Environment,
+    report: Report<'_>,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> Result<Arc<dyn Runtime>> {
+    let prepared = Environment::prepare(&environment_options(config, environment), report).await?;
+    let settings = Settings {
+        ports: config.bots.port_first..=config.bots.port_last,
+        stop_timeout: Duration::from_secs(config.bots.stop_timeout_s),
+        log: LogLimits { file_bytes_max: config.bots.log_max_bytes, files: config.bots.log_files as usize },
+        isolate: config.bots.own_user && prepared.readable_by_others(),
+        ..Settings::new(data.join("bots"), &prepared.astrbot, &prepared.version)
+    };
+    Ok(Arc::new(ProcessRuntime::new(settings, Arc::clone(clock), Arc::clone(rng))?))
 }
 
 /// The way to Redis, where one is configured.

@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod blocklist;
 pub mod channel;
 pub mod chat;
+pub mod circuit;
 pub mod error;
 pub mod id;
 pub mod instance;

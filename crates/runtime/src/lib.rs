@@ -2,5 +2,6 @@
 //! only crate that starts a process. It knows no SQL, no HTTP API of ours and no configuration file.
 
 pub mod astrbot;
+pub mod elsewhere;
 pub mod environment;
 pub mod process;

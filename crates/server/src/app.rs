@@ -124,7 +124,8 @@ impl App {
         });
         let auth = Arc::new(auth::Service::new(Arc::clone(&base))?);
         let tenant = Arc::new(tenant::Service::new(Arc::clone(&base)));
-        let manager = Arc::new(manager::Service::new(Arc::clone(&base), Arc::clone(&tenant)));
+        let manager =
+            Arc::new(manager::Service::new(Arc::clone(&base), Arc::clone(&tenant), roles.contains(&Role::Manager)));
         let llm = Arc::new(llm::Service::new(Arc::clone(&base), Arc::clone(&tenant))?);
         let message = Arc::new(message::Service::new(
             Arc::clone(&base),
@@ -140,6 +141,10 @@ impl App {
     pub fn start_loops(&self) {
         self.auth.listen();
         self.tenant.listen();
+        // Whoever talks to bots has to know where they are.
+        let talks = [Role::Session, Role::Message, Role::Manager].iter().any(|role| self.roles.contains(role));
+        let is_alone = self.manager.keeps_bots();
+        let learning = (talks && !is_alone).then(|| manager::learning(self));
         let loops: Vec<Loop> = self
             .roles
             .iter()
@@ -152,6 +157,7 @@ impl App {
                 Role::Llm => llm::loops(self),
                 Role::Gateway => Vec::new(),
             })
+            .chain(learning)
             .collect();
         loops::start(loops, &self.metrics, &self.loops, &self.tasks, &self.stop);
     }
@@ -177,13 +183,13 @@ pub(crate) fn routes_of(role: Role) -> OpenApiRouter<App> {
         Role::Tenant => tenant::routes(),
         Role::Session => session::routes(),
         Role::Message => message::routes(),
-        Role::Manager => manager::routes(),
+        Role::Manager => manager::routes().merge(gateway::dashboard_routes()),
         Role::Llm => llm::routes(),
         Role::Gateway => gateway::routes(),
     }
 }
 
 fn routes(roles: &BTreeSet<Role>) -> OpenApiRouter<App> {
-    let empty = OpenApiRouter::with_openapi(gateway::description());
-    roles.iter().fold(empty, |routes, role| routes.merge(routes_of(*role)))
+    let every = OpenApiRouter::with_openapi(gateway::description()).merge(gateway::health_routes());
+    roles.iter().fold(every, |routes, role| routes.merge(routes_of(*role)))
 }

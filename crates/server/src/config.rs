@@ -37,6 +37,8 @@ pub struct ServerConfig {
 pub struct ServeConfig {
     /// The address by which other processes of the platform reach this one: `http://host:port`. Empty: `gateway.listen`.
     pub advertise: String,
+    /// How long a process that is told to end goes on taking requests after `/ready` says so, where roles are apart.
+    pub drain_delay_s: u64,
 }
 
 /// Section `[gateway]`.
@@ -74,8 +76,61 @@ pub struct GatewayConfig {
     pub max_connections: usize,
     /// Whether `X-Forwarded-*` of whoever connects is believed: only behind a proxy of one's own.
     pub trust_forwarded: bool,
-    /// Where roles live that are not in this process: role -> `http://host:port`.
-    pub remote: BTreeMap<crate::role::Role, String>,
+    /// Where roles live that are not in this process: role -> `http://host:port`, or several.
+    pub remote: BTreeMap<crate::role::Role, Addresses>,
+    /// How requests are shared among the processes of a role.
+    pub balance: BalanceConfig,
+}
+
+/// Addresses of one role: a list, or a text with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            List(Vec<String>),
+        }
+        let written = match Written::deserialize(deserializer)? {
+            Written::Text(text) => text.split(',').map(str::to_owned).collect(),
+            Written::List(list) => list,
+        };
+        let trimmed = written.iter().map(|address| address.trim()).filter(|address| !address.is_empty());
+        Ok(Self(trimmed.map(str::to_owned).collect()))
+    }
+}
+
+/// Section `[gateway.balance]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalanceConfig {
+    /// How often each process of a remote role is asked whether it is ready.
+    pub probe_period_ms: u64,
+    /// How long it may take to say so.
+    pub probe_timeout_ms: u64,
+    /// Unanswered questions in a row before it counts as away. Who says that it is not ready counts so at once.
+    pub unhealthy_after: u32,
+    /// How often names are looked up anew.
+    pub resolve_period_s: u64,
+    /// Addresses of one role; more are not used.
+    pub max_addresses: usize,
+    /// Requests under way to one address, streams among them; beyond that the others take them.
+    pub max_requests: u32,
+    /// Further addresses that a request may be tried at.
+    pub retries: u32,
+    /// Requests of a hundred that may be tried again, over time.
+    pub retry_percent: u32,
+    /// The largest body with an `Idempotency-Key` that is kept until an answer begins, to be sent again.
+    pub retry_body_bytes_max: u64,
+    /// Failures in a row that open an address's circuit.
+    pub circuit_failures: u32,
+    /// For how long; it doubles.
+    pub circuit_open_ms: u64,
+    /// At the most.
+    pub circuit_open_max_ms: u64,
 }
 
 /// Section `[auth]`.
@@ -207,6 +262,13 @@ pub struct ManagerConfig {
     pub max_restarts: u32,
     /// After so long without an exit they are forgotten.
     pub restarts_forgotten_after_s: u64,
+    /// Where bots find the model gateway, with `/v1` at its end; empty: at this process's own address.
+    pub llm_url: String,
+    /// How long a process keeps the bots without renewing that, where several could: as long as nobody does when it is
+    /// killed.
+    pub lease_life_ms: u64,
+    /// Bots run on when this process is told to end, for another one to take over.
+    pub leave_bots: bool,
 }
 
 fn address_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -217,6 +279,12 @@ fn address_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
     text.parse()
         .map(Some)
         .map_err(|_| serde::de::Error::custom("expected an address such as 127.0.0.1:9464, or \"none\""))
+}
+
+/// Milliseconds as a duration.
+#[must_use]
+pub fn millis(amount: u64) -> Duration {
+    Duration::from_millis(amount)
 }
 
 /// Seconds as a duration.

@@ -50,6 +50,15 @@ pub struct StateLabel {
     pub state: String,
 }
 
+/// Labels of one process of a role that runs elsewhere.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// `message`
+    pub role: String,
+    /// `10.0.0.7:8000`
+    pub address: String,
+}
+
 /// Labels of a call of a model.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LlmLabels {
@@ -70,6 +79,12 @@ pub struct Metrics {
     pub streams: Family<EndpointLabels, Histogram>,
     /// `http_requests_in_flight`
     pub in_flight: Gauge,
+    /// `upstream_ready`: 1 where a process of a remote role may be sent requests.
+    pub upstream_ready: Family<UpstreamLabels, Gauge>,
+    /// `upstream_circuit_open`: 1 where it is left alone because it failed.
+    pub circuit_open: Family<UpstreamLabels, Gauge>,
+    /// `upstream_retries_total`: requests that were tried at another process.
+    pub retries: Counter,
     /// `loop_runs_total`
     pub loops: Family<LoopLabels, Counter>,
     /// `astrbot_instances`: bots by observed state.
@@ -120,6 +135,22 @@ impl Default for Metrics {
             Family::clone(&streams),
         );
         registry.register("http_requests_in_flight", "Requests being answered", Gauge::clone(&in_flight));
+        let (upstream_ready, circuit_open, retries) = (Family::default(), Family::default(), Counter::default());
+        registry.register(
+            "upstream_ready",
+            "Whether a process of a remote role is ready",
+            Family::clone(&upstream_ready),
+        );
+        registry.register(
+            "upstream_circuit_open",
+            "Whether a process of a remote role is left alone because it failed",
+            Family::clone(&circuit_open),
+        );
+        registry.register(
+            "upstream_retries",
+            "Requests that were tried at another process of a role",
+            Counter::clone(&retries),
+        );
         registry.register("loop_runs", "Runs of loops", Family::clone(&loops));
         registry.register("astrbot_instances", "Bots by observed state", Family::clone(&instances));
         registry.register("astrbot_restarts", "Exits of bots that nobody asked for", Counter::clone(&restarts));
@@ -143,6 +174,9 @@ impl Default for Metrics {
             durations,
             streams,
             in_flight,
+            upstream_ready,
+            circuit_open,
+            retries,
             loops,
             instances,
             restarts,

@@ -119,6 +119,7 @@ const INTERNAL: &[&str] = &[
     "GET /internal/v1/replica",
     "GET /internal/v1/live/{tenant}/{message}",
     "POST /internal/v1/live/{tenant}/{message}/stop",
+    "GET /internal/v1/tenants/{tenant}/process",
 ];
 
 /// All operations of a description, as `METHOD path`.

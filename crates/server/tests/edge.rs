@@ -13,6 +13,7 @@ use std::{
 
 use astrfleet_core::policy::Role;
 use astrfleet_server::{
+    config::Addresses,
     gateway::{
         self,
         listen::{Listen, bind},
@@ -20,7 +21,7 @@ use astrfleet_server::{
     role::Role as Part,
 };
 use astrfleet_testkit::app::{Caller, TestApp};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, Uri};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -103,8 +104,9 @@ async fn the_reference_needs_nobody() {
 async fn a_role_elsewhere_is_reached_by_whoever_may() {
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&seen);
-    let echo = move |headers: HeaderMap| {
-        counted.fetch_add(1, Ordering::SeqCst);
+    let echo = move |uri: Uri, headers: HeaderMap| {
+        // Whether it is ready is asked again and again.
+        counted.fetch_add(usize::from(uri.path() != "/ready"), Ordering::SeqCst);
         let shown = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let said =
             json!({"id": shown("x-request-id"), "trace": shown("traceparent"), "credential": shown("authorization")});
@@ -120,7 +122,9 @@ async fn a_role_elsewhere_is_reached_by_whoever_may() {
     let test = TestApp::configured(|config| {
         config.gateway.listen = address;
         config.gateway.rate_limit_per_minute = 3;
-        config.gateway.remote = BTreeMap::from([(Part::Manager, remote.clone()), (Part::Auth, remote)]);
+        config.gateway.remote = BTreeMap::from(
+            [(Part::Manager, remote.clone()), (Part::Auth, remote)].map(|(role, url)| (role, Addresses(vec![url]))),
+        );
     })
     .await;
     let mut app = test.app.clone();

@@ -126,7 +126,8 @@ impl Environment {
         for (name, value) in &self.variables {
             let Some(path) = name.strip_prefix(PREFIX) else { continue };
             let key = path.to_lowercase().replace("__", ".");
-            if lookup(&defaults, &key).is_none() && !TEXTS.contains(&key.as_str()) && !key.starts_with("plans.") {
+            let is_open = key.starts_with("plans.") || key.starts_with("gateway.remote.");
+            if lookup(&defaults, &key).is_none() && !TEXTS.contains(&key.as_str()) && !is_open {
                 bail!("{name} is no setting of ours: `astrfleet config default` shows all of them");
             }
             insert(&mut dict, &key, typed(&defaults, name, &key, value)?);

@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use astrfleet_core::Error;
+use astrfleet_runtime::environment::Report;
 use astrfleet_server::{
     app::App,
     config::{ServerConfig, seconds},
@@ -84,7 +87,10 @@ pub async fn run(config: &Config, environment: &Environment, start: Start, repor
         let local = running.data.join(LOCAL_FILE);
         tokio::spawn(async move { demo::run(&url, &local, &reporter).await })
     });
-    stop.asked().await;
+    let lost = tokio::select! {
+        () = stop.asked() => false,
+        () = running.app.manager.lost() => true,
+    };
     if let Some(demonstration) = demonstration {
         demonstration.abort();
     }
@@ -96,6 +102,9 @@ pub async fn run(config: &Config, environment: &Environment, start: Start, repor
         () = tokio::time::sleep(limit) => tracing::warn!("stopped after the limit: what was open is repaired at the next start"),
     }
     reporter.tell(&Event::Stopped);
+    if lost {
+        bail!("another process keeps the bots now: start this one again, and it stands by");
+    }
     Ok(())
 }
 
@@ -106,7 +115,9 @@ async fn bring_up(
     reporter: &Arc<Reporter>,
     began: Instant,
 ) -> Result<Running> {
-    let data = DataFolder::take(&config.data.dir)?;
+    // A database of its own, or a way in for commands: then nobody else may use the folder.
+    let is_shared = !start.embedded && !config.database.host.is_empty();
+    let data = if is_shared { DataFolder::share(&config.data.dir)? } else { DataFolder::take(&config.data.dir)? };
     let jwt_secret =
         if start.embedded && !config.has_jwt_secret() { Some(data.secret("jwt-secret", &SystemRng)?) } else { None };
     let mut server: ServerConfig = config.server(jwt_secret)?;
@@ -123,20 +134,14 @@ async fn bring_up(
     let preparing = Arc::clone(reporter);
     let report = move |progress| preparing.tell(&Event::Preparing { progress });
     let secrets = Secrets::new(server.auth.jwt_secret.clone());
-    let ports = wire::ports(config, &data, db.clone(), &secrets, environment, &report).await?;
+    let keeps_bots = start.roles.contains(&Role::Manager);
+    let bots_here = keeps_bots.then_some((environment, &report as Report<'_>));
+    let ports = wire::ports(config, &data, db.clone(), &secrets, bots_here).await?;
     let app = App::new(ports, server, start.roles.clone())?;
-
-    app.manager.set_llm_base_url(format!("http://{}/llm/v1", loopback(bound.address())));
-    let adopted = app.manager.adopt().await.context("bots of an earlier run cannot be looked for")?;
-    reporter.tell(&Event::Adopted { bots: adopted });
-
-    if start.embedded {
-        let email = start.admin_email.as_deref().unwrap_or(ADMIN_EMAIL);
-        if let Some((user, password)) = app.auth.ensure_first_admin(email, start.admin_password.clone()).await? {
-            let password = password.map(|password| secrecy::ExposeSecret::expose_secret(&password).to_owned());
-            reporter.tell(&Event::Administrator { email: user.email, password });
-        }
+    if keeps_bots {
+        prepare_for_bots(&app, bound.address(), is_shared, reporter).await?;
     }
+    first_admin(&app, start, reporter).await?;
     app.start_loops();
     let metrics = gateway::serve_metrics(&app).await?;
     let serving = gateway::serve(&app, bound)?;
@@ -157,6 +162,46 @@ async fn bring_up(
     Ok(Running { app, serving, db, data, url })
 }
 
+/// Finds the bots of an earlier run, unless another process may be keeping them.
+async fn prepare_for_bots(app: &App, address: SocketAddr, is_shared: bool, reporter: &Reporter) -> Result<()> {
+    let configured = app.config.manager.llm_url.trim_end_matches('/');
+    let own = [Role::Llm, Role::Gateway].iter().any(|role| app.roles.contains(role));
+    app.manager.set_llm_base_url(match (configured, own) {
+        ("", true) => format!("http://{}/llm/v1", loopback(address)),
+        ("", false) => bail!(
+            "manager.llm_url is empty, and this process has neither the role llm nor the role gateway: say where bots find \
+             their model, such as http://gateway:8000/llm/v1"
+        ),
+        (configured, _) => configured.to_owned(),
+    });
+    if is_shared {
+        app.manager.share();
+        return Ok(());
+    }
+    let adopted = app.manager.adopt().await.context("bots of an earlier run cannot be looked for")?;
+    reporter.tell(&Event::Adopted { bots: adopted });
+    Ok(())
+}
+
+/// Makes the first administrator, where that is wanted here and there is none.
+async fn first_admin(app: &App, start: &Start, reporter: &Reporter) -> Result<()> {
+    let is_asked = app.roles.contains(&Role::Auth) && start.admin_password.is_some();
+    if !start.embedded && !is_asked {
+        return Ok(());
+    }
+    let email = start.admin_email.as_deref().unwrap_or(ADMIN_EMAIL);
+    match app.auth.ensure_first_admin(email, start.admin_password.clone()).await {
+        Ok(Some((user, password))) => {
+            let password = password.map(|password| secrecy::ExposeSecret::expose_secret(&password).to_owned());
+            reporter.tell(&Event::Administrator { email: user.email, password });
+            Ok(())
+        }
+        // Another process of this role has made it at the same moment.
+        Ok(None) | Err(Error::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A second platform on one machine takes another port for its metrics, rather than not to start.
 fn give_way_with_metrics(server: &mut ServerConfig) {
     let Some(address) = &mut server.gateway.metrics_listen else { return };
@@ -168,7 +213,7 @@ fn give_way_with_metrics(server: &mut ServerConfig) {
 
 async fn wait_until_ready(url: &str) -> Result<()> {
     let client = Client::new(url, None)?;
-    for _ in 0..500 {
+    for _ in 0..2_000 {
         if client.get("/ready").await.is_ok() {
             return Ok(());
         }
@@ -180,20 +225,34 @@ async fn wait_until_ready(url: &str) -> Result<()> {
 impl Running {
     /// How long the end may take: what requests get, what bots get, and a little to write everything down.
     fn limit(&self) -> Duration {
-        seconds(self.app.config.gateway.drain_timeout_s) + seconds(20)
+        self.drain_delay() + seconds(self.app.config.gateway.drain_timeout_s) + seconds(20)
+    }
+
+    /// Nobody has to notice where everything is in one process.
+    fn drain_delay(&self) -> Duration {
+        let is_whole = self.app.roles.len() == Role::ALL.len();
+        if is_whole { Duration::ZERO } else { seconds(self.app.config.serve.drain_delay_s) }
     }
 
     async fn end(self) {
+        let drain_delay = self.drain_delay();
         let Self { app, serving, db, data, .. } = self;
         std::fs::remove_file(data.join(LOCAL_FILE)).ok();
         app.gateway.begin_drain();
+        // Whoever sends requests here is given the time to notice; they are served meanwhile.
+        tokio::time::sleep(drain_delay).await;
         app.message.drain().await;
         app.stop.cancel();
         let drained = serving.drained().await;
         if drained.cut > 0 {
             tracing::warn!(connections = drained.cut, "connections were cut after the drain limit");
         }
-        app.manager.stop_all(seconds(20)).await;
+        if app.manager.keeps_bots() && !app.config.manager.leave_bots {
+            app.manager.stop_all(seconds(20)).await;
+        } else {
+            app.manager.keepers_ended().await;
+        }
+        app.manager.give_back().await;
         app.tasks.close();
         app.tasks.wait().await;
         db.close().await;

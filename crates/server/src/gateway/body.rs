@@ -183,8 +183,15 @@ impl fmt::Debug for Body {
 /// What an upstream receives: the client's body, byte for byte, up to a limit.
 #[derive(Debug)]
 pub struct Upload {
-    incoming: Option<Incoming>,
+    origin: Origin,
     left: u64,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Nothing,
+    Client(Incoming),
+    Kept(Bytes),
 }
 
 /// Why an upload stopped.
@@ -202,7 +209,15 @@ impl Upload {
     /// Passes on `incoming`, at most `bytes_max` bytes of it.
     #[must_use]
     pub fn new(incoming: Incoming, bytes_max: u64) -> Self {
-        Self { incoming: (!incoming.is_end_stream()).then_some(incoming), left: bytes_max }
+        let origin = if incoming.is_end_stream() { Origin::Nothing } else { Origin::Client(incoming) };
+        Self { origin, left: bytes_max }
+    }
+
+    /// A body that was read already.
+    #[must_use]
+    pub fn kept(bytes: Bytes) -> Self {
+        let left = bytes.len() as u64;
+        Self { origin: if bytes.is_empty() { Origin::Nothing } else { Origin::Kept(bytes) }, left }
     }
 }
 
@@ -214,12 +229,20 @@ impl HttpBody for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let incoming = match &mut self.origin {
+            Origin::Nothing => return Poll::Ready(None),
+            Origin::Kept(bytes) => {
+                let frame = Frame::data(mem::take(bytes));
+                self.origin = Origin::Nothing;
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Origin::Client(incoming) => incoming,
+        };
         let Some(frame) = ready!(Pin::new(incoming).poll_frame(context)) else { return Poll::Ready(None) };
         let Ok(frame) = frame else { return Poll::Ready(Some(Err(UploadError::Client))) };
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         let Some(left) = self.left.checked_sub(length) else {
-            self.incoming = None;
+            self.origin = Origin::Nothing;
             return Poll::Ready(Some(Err(UploadError::TooLarge)));
         };
         self.left = left;
@@ -227,10 +250,18 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+        match &self.origin {
+            Origin::Nothing => true,
+            Origin::Kept(_) => false,
+            Origin::Client(incoming) => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        match &self.origin {
+            Origin::Nothing => SizeHint::with_exact(0),
+            Origin::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Origin::Client(incoming) => incoming.size_hint(),
+        }
     }
 }

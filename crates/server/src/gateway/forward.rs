@@ -47,8 +47,8 @@ impl Default for ForwardLimits {
 /// One worker's way to all upstreams.
 #[derive(Debug)]
 pub struct Forwarder {
-    pool: Pool,
-    limits: ForwardLimits,
+    pub(super) pool: Pool,
+    pub(super) limits: ForwardLimits,
     ticks: Rc<Ticks>,
 }
 
@@ -131,30 +131,48 @@ impl Forwarder {
         upstream: &Upstream,
         client: Option<OnUpgrade>,
     ) -> Result<Response<Body>, ForwardError> {
+        match self.try_send(request, upstream).await {
+            Ok((response, lease)) => self.accept(response, lease, client),
+            Err(Failed { error, .. }) => Err(error),
+        }
+    }
+
+    /// The same, without a word about the answer. Where nothing of the request went out, it comes back.
+    pub(super) async fn try_send(
+        &self,
+        request: Request<Upload>,
+        upstream: &Upstream,
+    ) -> Result<(Response<Incoming>, Lease<SendRequest<Upload>>), Failed<Request<Upload>>> {
         let mut unsent = request;
         if let Some(mut lease) = self.pool.reuse_sender(upstream) {
             let answer = lease.connection.try_send_request(unsent);
             match self.limited(pin!(answer)).await? {
-                Ok(response) => return self.accept(response, lease, client),
+                Ok(response) => return Ok((response, lease)),
                 Err(mut failure) => match failure.take_message() {
                     Some(request) => unsent = request,
-                    None => return Err(self.explain(failure.into_error())),
+                    None => return Err(self.explain(failure.into_error()).into()),
                 },
             }
         }
-        let mut lease = self.pool.open_sender(upstream).await?;
-        let answer = lease.connection.send_request(unsent);
+        let mut lease = match self.pool.open_sender(upstream).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(Failed { error, unsent: Some(unsent) }),
+        };
+        let answer = lease.connection.try_send_request(unsent);
         match self.limited(pin!(answer)).await? {
-            Ok(response) => self.accept(response, lease, client),
-            Err(error) => Err(self.explain(error)),
+            Ok(response) => Ok((response, lease)),
+            Err(mut failure) => {
+                let unsent = failure.take_message();
+                Err(Failed { error: self.explain(failure.into_error()), unsent })
+            }
         }
     }
 
-    async fn limited<T>(&self, answer: Pin<&mut impl Future<Output = T>>) -> Result<T, ForwardError> {
+    pub(super) async fn limited<T>(&self, answer: Pin<&mut impl Future<Output = T>>) -> Result<T, ForwardError> {
         self.ticks.limit(self.limits.response_header, answer).await.map_err(|Overdue| ForwardError::ResponseTimeout)
     }
 
-    fn accept(
+    pub(super) fn accept(
         &self,
         mut response: Response<Incoming>,
         lease: Lease<SendRequest<Upload>>,
@@ -181,6 +199,18 @@ impl Forwarder {
     }
 }
 
+/// No answer began. What did not go out at all is here, for another upstream.
+pub(super) struct Failed<T> {
+    pub(super) error: ForwardError,
+    pub(super) unsent: Option<T>,
+}
+
+impl<T> From<ForwardError> for Failed<T> {
+    fn from(error: ForwardError) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
 /// For the ways that few requests take: their futures would make everybody's larger.
 fn boxed<T>(work: impl Future<Output = T> + 'static) -> Pin<Box<dyn Future<Output = T>>> {
     Box::pin(work)
@@ -188,12 +218,12 @@ fn boxed<T>(work: impl Future<Output = T> + 'static) -> Pin<Box<dyn Future<Outpu
 
 const UNASKED: &str = "it switches protocols, which nobody asked for";
 
-fn passed_on(answer: Answer, lease: Lease<Wire>) -> Response<Body> {
+pub(super) fn passed_on(answer: Answer, lease: Lease<Wire>) -> Response<Body> {
     let Answer { head, framing, keep } = answer;
     head.map(|()| Body::wired(lease, framing, keep))
 }
 
-fn prepare(
+pub(super) fn prepare(
     request: Request<Incoming>,
     upstream: &Upstream,
     edits: &HeaderEdits,

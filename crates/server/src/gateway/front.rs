@@ -1,19 +1,20 @@
 //! Where each request goes, decided once on each worker: to the router of this process, to a role in another one, to a
 //! bot's webhook or to a bot's own dashboard.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use astrfleet_core::{
     Error,
     ports::{Limit, Verdict},
 };
 use axum::response::IntoResponse;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use super::{
     admission::{self, Admissions},
+    balance::{Members, Pick, key_of},
     body::Body,
     dashboard::{self, ForDashboard},
     forward::{ForwardLimits, Forwarder},
@@ -24,17 +25,22 @@ use super::{
     listen::{Bound, ConnectionLimits, ListenError, Peer, Serving, Worker},
     observe::{self, mark_rate},
     places::Places,
-    remote, trace,
-    upstream::{ForwardError, Pool, PoolLimits, Upstream},
+    remote::{self, Remote},
+    trace,
+    upstream::{ForwardError, Pool, PoolLimits},
     visit::{Goal, Tallies, Visit},
 };
 use crate::{
     app::{App, router},
     config::seconds,
     extract::{credential, take_anonymous},
+    internal::{self, IDENTITY, Identity, Shown},
     problem::{Problem, chain},
     role::Role,
 };
+
+/// When whoever found nobody of a role may try again.
+const RETRY_AFTER_S: u64 = 1;
 
 /// Takes requests in until `app.stop`, and then finishes those that run.
 ///
@@ -56,6 +62,9 @@ pub fn serve(app: &App, bound: Bound) -> Result<Serving, ListenError> {
         ..ForwardLimits::default()
     };
     app.gateway.watch_changes();
+    if app.roles.contains(&Role::Gateway) {
+        remote::watch(app);
+    }
     let (routes, home, app) = (router(app.clone()), Handle::current(), app.clone());
     let (places, stop) = (Arc::new(Places::of_all_roles()), app.stop.clone());
     bound.serve(
@@ -75,7 +84,11 @@ pub(super) struct Front {
     home: Handle,
     places: Arc<Places>,
     hosts: Hosts,
-    remote: BTreeMap<Role, Upstream>,
+    remote: Arc<Remote>,
+    /// Requests for other roles are passed on.
+    is_gateway: bool,
+    /// So are those for bots' own hosts and for their webhooks.
+    reaches_bots: bool,
     edits: Rc<HeaderEdits>,
     admissions: Rc<RefCell<Admissions>>,
     tallies: Tallies,
@@ -85,9 +98,7 @@ pub(super) struct Front {
 impl Front {
     fn new(app: App, places: Arc<Places>, worker: &Rc<Worker>, home: Handle) -> Self {
         let config = &app.config.gateway;
-        // Read once before, when the service was made: it can be read.
-        let remote = remote::read(&config.remote).unwrap_or_default();
-        let remote = remote.into_iter().filter(|(role, _)| !app.roles.contains(role)).collect();
+        let is_gateway = app.roles.contains(&Role::Gateway);
         let edits = HeaderEdits {
             scheme: scheme(&config.public_url),
             trust_forwarded: config.trust_forwarded,
@@ -97,7 +108,9 @@ impl Front {
             hosts: Hosts::new(config),
             home,
             places,
-            remote,
+            remote: app.gateway.remote(),
+            is_gateway,
+            reaches_bots: is_gateway || app.roles.contains(&Role::Manager),
             edits: Rc::new(edits),
             admissions: Rc::default(),
             tallies: Tallies::default(),
@@ -108,38 +121,61 @@ impl Front {
 
     /// To the role that answers this path, wherever it lives.
     fn to_role(&self, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
-        if self.remote.is_empty() {
+        if !self.is_gateway || self.remote.is_empty() {
             return (Route::Local, None);
         }
         let found = self.places.find(request.uri().path()).and_then(|(number, tenant)| {
             let place = self.places.get(number)?;
-            Some((number, place, self.remote.get(&place.role)?.clone(), tenant))
+            Some((number, place, self.elsewhere(place.role)?, tenant))
         });
-        let Some((number, place, upstream, tenant)) = found else { return (Route::Local, None) };
-        let forward = Route::Forward { upstream, edits: Rc::clone(&self.edits) };
+        let Some((number, place, members, tenant)) = found else { return (Route::Local, None) };
+        let way = Way { members: Arc::clone(members), kept_together: place.role == Role::Message };
+        let client = peer.address.ip();
         if !place.is_identified(request.method()) {
-            return (forward, Some(Visit::new(&self.app, Goal::Place(number), request)));
+            let visit = Visit::new(&self.app, Goal::Place(number), request);
+            self.vouch(request, &Identity { client: Some(client), ..Identity::default() });
+            return (way.route(None, Rc::clone(&self.edits)), Some(visit));
         }
         let epoch = self.app.gateway.epoch();
         let known = credential(request.headers()).and_then(|credential| {
             let mut admissions = self.admissions.borrow_mut();
             let admission = admissions.find(credential, tenant, self.ticks.now(), epoch)?;
-            Some(admission.tenant.map(|tenant| take(&self.app, tenant.as_str())))
+            let taken = admission.tenant.map(|tenant| (take(&self.app, tenant.as_str()), key_of(tenant.as_str())));
+            Some((admission.caller.clone(), taken))
         });
-        if let Some(taken) = known {
+        if let Some((caller, taken)) = known {
             let visit = Visit::new(&self.app, Goal::Place(number), request);
+            self.vouch(request, &Identity { caller: Some(caller), client: Some(client), counted: taken.is_some() });
+            let edits = Rc::clone(&self.edits);
             return match taken {
-                None => (forward, Some(visit)),
-                Some(taken) => (limited(forward, taken, &visit), Some(visit)),
+                None => (way.route(None, edits), Some(visit)),
+                Some((taken, key)) => (limited(way.route(Some(key), edits), taken, &visit), Some(visit)),
             };
         }
         let asked = credential(request.headers()).map(|credential| (credential.to_owned(), tenant.map(str::to_owned)));
         let visit = Visit::new(&self.app, Goal::Place(number), request);
         let route = match asked {
-            Some((credential, tenant)) => self.admit(peer, credential, tenant, forward, &visit),
+            Some((credential, tenant)) => {
+                let seal = Seal::of(request);
+                self.admit(client, credential, tenant, way, seal, &visit)
+            }
             None => self.anonymous(peer, &visit),
         };
         (route, Some(visit))
+    }
+
+    /// Says to the role who sent this request.
+    fn vouch(&self, request: &mut Request<Incoming>, identity: &Identity) {
+        let said = self.app.fleet.sign(identity, request.method(), target(request), self.app.clock.now());
+        request.headers_mut().insert(IDENTITY, said);
+    }
+
+    /// Where a request comes from: what a gateway of ours says, or the address that the listener saw.
+    fn client(&self, peer: &Peer, request: &Request<Incoming>) -> (IpAddr, bool) {
+        let shown = request.extensions().get::<Shown>();
+        let now = self.app.clock.now();
+        let said = shown.and_then(|shown| self.app.fleet.verify(&shown.0, request.method(), target(request), now));
+        said.and_then(|identity| identity.client).map_or((peer.address.ip(), false), |client| (client, true))
     }
 
     /// Somebody who did not say who they are, where they have to.
@@ -154,31 +190,41 @@ impl Front {
     }
 
     /// Finds out who sent a request, off this worker's thread.
-    fn admit(&self, peer: &Peer, credential: String, tenant: Option<String>, forward: Route, visit: &Visit) -> Route {
-        let (app, ip, home) = (self.app.clone(), peer.address.ip(), self.home.clone());
+    fn admit(
+        &self,
+        client: IpAddr,
+        credential: String,
+        tenant: Option<String>,
+        way: Way,
+        seal: Seal,
+        visit: &Visit,
+    ) -> Route {
+        let (app, home, edits) = (self.app.clone(), self.home.clone(), Rc::clone(&self.edits));
         let (admissions, ticks, epoch) =
             (Rc::clone(&self.admissions), Rc::clone(&self.ticks), self.app.gateway.epoch());
         let (rate, request_id) = (Rc::clone(&visit.rate), visit.request_id.clone());
         Route::Later(Box::pin(async move {
             let (asking, asked, named) = (app.clone(), credential.clone(), tenant.clone());
             let outcome = home
-                .spawn(async move { admission::ask(&asking, &asked, ip, named.as_deref()).await })
+                .spawn(async move { admission::ask(&asking, &asked, client, named.as_deref()).await })
                 .await
                 .unwrap_or_else(|error| Err(Error::internal(error)));
-            let found = match outcome {
-                Ok((_, found)) => found,
+            let (caller, found) = match outcome {
+                Ok(found) => found,
                 Err(error) => return Route::Answer(answer_to(error.into(), &request_id)),
             };
             // The local administrator's credential counts for some peers alone: it is never remembered.
             if app.auth.authenticate_cached(&credential).is_some() {
                 let named = tenant.as_deref().zip(found.clone());
-                admissions.borrow_mut().keep(&credential, named, ticks.now(), epoch);
+                admissions.borrow_mut().keep(&credential, &caller, named, ticks.now(), epoch);
             }
-            let Some(tenant) = found else { return forward };
+            let identity = Identity { caller: Some(caller), client: Some(client), counted: found.is_some() };
+            let edits = seal.onto(&edits, &app, &identity);
+            let Some(tenant) = found else { return way.route(None, edits) };
             let (limit, verdict) = take(&app, tenant.as_str());
             rate.set(Some((limit, verdict)));
             match verdict {
-                Verdict::Allowed { .. } => forward,
+                Verdict::Allowed { .. } => way.route(Some(key_of(tenant.as_str())), edits),
                 Verdict::Refused { retry_after } => {
                     Route::Answer(answer_to(Error::TooMany { what: "requests", retry_after }.into(), &request_id))
                 }
@@ -192,13 +238,18 @@ impl Front {
                 self.places.get(number).map_or(observe::UNMATCHED, |place| place.template.as_str()).to_owned()
             }
             Goal::Hook => hooks::ENDPOINT.to_owned(),
-            Goal::Dashboard | Goal::Asset => observe::DASHBOARD.to_owned(),
+            Goal::Dashboard | Goal::Asset | Goal::Elsewhere => observe::DASHBOARD.to_owned(),
         }
     }
 
     /// Whoever keeps the bots, where that is another process.
-    fn manager(&self) -> Option<&Upstream> {
-        self.remote.get(&Role::Manager)
+    fn manager(&self) -> Option<&Arc<Members>> {
+        self.elsewhere(Role::Manager).filter(|_| self.is_gateway)
+    }
+
+    /// The processes of a role that is not in this one.
+    fn elsewhere(&self, role: Role) -> Option<&Arc<Members>> {
+        if self.app.roles.contains(&role) { None } else { self.remote.of(role) }
     }
 }
 
@@ -206,12 +257,18 @@ impl gate::Front for Front {
     type Visit = Option<Visit>;
 
     fn enter(&self, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
-        if let Site::Dashboard(tenant) = self.hosts.site(hosts::named(request.uri(), request.headers())) {
-            let visited = ForDashboard::new(tenant, peer.address.ip());
-            return self.to_dashboard(visited, request);
+        // What processes of the platform say to each other goes no further than to whom it is said.
+        if request.uri().path().starts_with(internal::PREFIX) {
+            return (Route::Local, None);
         }
-        if request.uri().path().starts_with(hooks::PREFIX) {
-            return self.to_hook(peer, request);
+        if self.reaches_bots {
+            if let Site::Dashboard(tenant) = self.hosts.site(hosts::named(request.uri(), request.headers())) {
+                let tenant = tenant.to_owned();
+                return self.to_dashboard(&tenant, peer, request);
+            }
+            if request.uri().path().starts_with(hooks::PREFIX) {
+                return self.to_hook(peer, request);
+            }
         }
         self.to_role(peer, request)
     }
@@ -221,7 +278,7 @@ impl gate::Front for Front {
             return outcome.unwrap_or_else(|error| problem(&error).into_response().map(Body::from));
         };
         let mut response = outcome.unwrap_or_else(|error| match visit.goal {
-            Goal::Dashboard | Goal::Asset => dashboard::failed(&error).map(Body::from),
+            Goal::Dashboard | Goal::Asset | Goal::Elsewhere => dashboard::failed(&error).map(Body::from),
             Goal::Place(_) | Goal::Hook => answer(problem(&error), &visit),
         });
         let status = response.status();
@@ -239,7 +296,7 @@ impl gate::Front for Front {
             dashboard::keep(headers);
         }
         // What goes to another role has its line in that role's log, under the same id.
-        if !matches!(visit.goal, Goal::Place(_)) {
+        if !matches!(visit.goal, Goal::Place(_) | Goal::Elsewhere) {
             tracing::info!(
                 request_id = visit.request_id.to_str().unwrap_or_default(),
                 method = visit.method(),
@@ -254,14 +311,15 @@ impl gate::Front for Front {
 }
 
 impl Front {
-    fn to_dashboard(&self, visited: ForDashboard, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
-        if let Some(upstream) = self.manager()
-            && !dashboard::is_ours(request.uri().path())
-        {
-            let visit = Visit::new(&self.app, Goal::Dashboard, request);
-            let forward = Route::Forward { upstream: upstream.clone(), edits: Rc::clone(&self.edits) };
-            return (forward, Some(visit));
+    fn to_dashboard(&self, tenant: &str, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
+        let (client, _) = self.client(peer, request);
+        if let Some(members) = self.manager() {
+            let way = Way { members: Arc::clone(members), kept_together: false };
+            let visit = Visit::new(&self.app, Goal::Elsewhere, request);
+            self.vouch(request, &Identity { client: Some(client), ..Identity::default() });
+            return (way.route(None, Rc::clone(&self.edits)), Some(visit));
         }
+        let visited = ForDashboard::new(tenant, client);
         if dashboard::is_read_whole(&self.app, request.uri().path()) {
             request.extensions_mut().insert(visited);
             return (Route::Local, None);
@@ -287,31 +345,67 @@ impl Front {
 
     fn to_hook(&self, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
         let visit = Visit::new(&self.app, Goal::Hook, request);
-        let asked = match hooks::Asked::of(request, peer.address.ip()) {
+        let (client, is_ours) = self.client(peer, request);
+        let asked = match hooks::Asked::of(request, client) {
             Ok(asked) => asked,
             Err(error) => return (Route::Answer(answer(error.into(), &visit)), Some(visit)),
         };
-        let manager = self.manager().cloned();
+        if let Some(members) = self.manager() {
+            let way = Way { members: Arc::clone(members), kept_together: false };
+            self.vouch(request, &Identity { client: Some(client), ..Identity::default() });
+            return (way.route(None, Rc::clone(&self.edits)), Some(visit));
+        }
         let (app, home, request_id) = (self.app.clone(), self.home.clone(), visit.request_id.clone());
         let edits = Rc::clone(&self.edits);
         let route = Route::Later(Box::pin(async move {
             let path = asked.path.clone();
-            let found = match home.spawn(async move { hooks::admit(&app, &asked).await }).await {
-                Ok(Ok(found)) => found,
-                Ok(Err(problem)) => return Route::Answer(answer_to(problem, &request_id)),
-                Err(error) => return Route::Answer(answer_to(Error::internal(error).into(), &request_id)),
-            };
-            match (found, manager) {
-                (_, Some(upstream)) => Route::Forward { upstream, edits },
-                (None, None) => Route::Answer(answer_to(hooks::asleep(), &request_id)),
-                (Some(upstream), None) => {
-                    let edits = HeaderEdits { path: Some(path), websocket: false, ..(*edits).clone() };
+            match home.spawn(async move { hooks::admit(&app, &asked).await }).await {
+                Ok(Ok(Some(upstream))) => {
+                    let trust_forwarded = is_ours || edits.trust_forwarded;
+                    let edits = HeaderEdits { path: Some(path), websocket: false, trust_forwarded, ..(*edits).clone() };
                     Route::Forward { upstream, edits: Rc::new(edits) }
                 }
+                Ok(Ok(None)) => Route::Answer(answer_to(hooks::asleep(), &request_id)),
+                Ok(Err(problem)) => Route::Answer(answer_to(problem, &request_id)),
+                Err(error) => Route::Answer(answer_to(Error::internal(error).into(), &request_id)),
             }
         }));
         (route, Some(visit))
     }
+}
+
+/// The way of a request to a role.
+struct Way {
+    members: Arc<Members>,
+    /// A tenant's requests go to one process.
+    kept_together: bool,
+}
+
+impl Way {
+    fn route(&self, key: Option<u64>, edits: Rc<HeaderEdits>) -> Route {
+        Route::Shared { pick: Pick::new(&self.members, key.filter(|_| self.kept_together)), edits }
+    }
+}
+
+/// What is signed of a request that is not at hand any more.
+struct Seal {
+    method: Method,
+    target: String,
+}
+
+impl Seal {
+    fn of(request: &Request<Incoming>) -> Self {
+        Self { method: request.method().clone(), target: target(request).to_owned() }
+    }
+
+    fn onto(&self, edits: &HeaderEdits, app: &App, identity: &Identity) -> Rc<HeaderEdits> {
+        let said = app.fleet.sign(identity, &self.method, &self.target, app.clock.now());
+        Rc::new(HeaderEdits { set: vec![(IDENTITY, said)], ..edits.clone() })
+    }
+}
+
+fn target(request: &Request<Incoming>) -> &str {
+    request.uri().path_and_query().map_or("/", |target| target.as_str())
 }
 
 /// Lets a request pass if its tenant may send another one.
@@ -354,6 +448,7 @@ fn problem(error: &ForwardError) -> Problem {
         ForwardError::Refused
         | ForwardError::Unreachable(_)
         | ForwardError::ConnectTimeout
+        | ForwardError::Nobody
         | ForwardError::Saturated => "unavailable",
         ForwardError::ResponseTimeout => "timeout",
         ForwardError::BrokeBeforeFirstByte(_) | ForwardError::BadAnswer(_) => "bad_gateway",
@@ -362,5 +457,6 @@ fn problem(error: &ForwardError) -> Problem {
         ForwardError::Crashed(_) => "internal",
     };
     tracing::warn!(error_code = code, error = chain(error), "a request could not be passed on");
-    Problem::new(code, error.to_string())
+    let retry_after_s = matches!(error, ForwardError::Nobody).then_some(RETRY_AFTER_S);
+    Problem { retry_after_s, ..Problem::new(code, error.to_string()) }
 }

@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 
 use super::{
+    balance::Pick,
     body::Body,
     forward::Forwarder,
     headers::{self, HeaderEdits},
@@ -31,6 +32,13 @@ pub enum Route {
         upstream: Upstream,
         /// How it is changed on the way. What differs from request to request is quicker said in [`Front::enter`], which may
         /// change the head.
+        edits: Rc<HeaderEdits>,
+    },
+    /// To a process of a role.
+    Shared {
+        /// Which one, and which others where that one fails.
+        pick: Pick,
+        /// As above.
         edits: Rc<HeaderEdits>,
     },
     /// Nowhere: this is the answer.
@@ -92,6 +100,9 @@ impl<F: Front> Gate<F> {
                 Route::Local => return self.local(&peer, request).await,
                 Route::Forward { upstream, edits } => {
                     return self.forwarder.forward(request, &upstream, &edits, &peer).await;
+                }
+                Route::Shared { pick, edits } => {
+                    return Rc::clone(&self.forwarder).share(request, pick, edits, peer).await;
                 }
                 Route::Answer(response) => return Ok(response),
                 Route::Later(decision) => route = decision.await,

@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use axum::{
     Json,
     extract::State,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use crate::{app::App, loops::LoopState, problem::chain};
+use super::STANDS_BY;
+use crate::{app::App, loops::LoopState, problem::chain, role::Role};
 
 /// Whoever asks has given up by then.
 const STORE_LIMIT: Duration = Duration::from_secs(3);
@@ -52,15 +53,22 @@ pub(super) async fn health() -> Json<Health> {
 )]
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let stopping = app.gateway.is_draining() || app.stop.is_cancelled();
-    let parts = BTreeMap::from([
+    let mut parts = BTreeMap::from([
         ("gateway", if stopping { "a stop was asked for: send requests elsewhere".to_owned() } else { ok() }),
         ("store", store(&app).await),
         ("loops", loops(&app)),
     ]);
+    if app.roles.contains(&Role::Gateway) && !app.gateway.remote.is_known() {
+        parts.insert("roles", "those of other processes are being looked for".to_owned());
+    }
     let is_ready = parts.values().all(|part| *part == "ok");
     let (code, status) =
         if is_ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
-    (code, Json(Readiness { status, version: env!("CARGO_PKG_VERSION"), parts })).into_response()
+    let mut answer = (code, Json(Readiness { status, version: env!("CARGO_PKG_VERSION"), parts })).into_response();
+    if app.roles.contains(&Role::Manager) && !app.manager.keeps_bots() {
+        answer.headers_mut().insert(STANDS_BY, HeaderValue::from_static("manager"));
+    }
+    answer
 }
 
 async fn store(app: &App) -> String {

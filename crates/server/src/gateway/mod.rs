@@ -7,6 +7,7 @@
 
 mod admission;
 mod arrival;
+mod balance;
 mod bind;
 pub mod body;
 mod chunked;
@@ -26,6 +27,7 @@ mod observe;
 mod places;
 mod reference;
 mod remote;
+mod share;
 #[cfg(test)]
 mod tests;
 pub mod ticks;
@@ -48,11 +50,12 @@ use axum::{extract::DefaultBodyLimit, middleware::from_fn_with_state, routing::g
 use futures_util::StreamExt;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::remote::Remote;
 pub use self::{
     describe::description,
     front::serve,
     metrics_port::serve_metrics,
-    remote::{check_address, loopback},
+    remote::{STANDS_BY, check_address, loopback},
 };
 use crate::{
     app::{App, Base},
@@ -69,6 +72,7 @@ pub struct Service {
     /// Counts what was changed of tenants, people, logins and keys.
     changes: Arc<AtomicU64>,
     dashboards: dashboard::Dashboards,
+    remote: Arc<Remote>,
 }
 
 impl Service {
@@ -77,9 +81,14 @@ impl Service {
     /// # Errors
     /// [`astrfleet_core::Error::Invalid`] where one cannot be read.
     pub fn new(base: Arc<Base>) -> Result<Self> {
-        remote::read(&base.config.gateway.remote)?;
         let dashboards = dashboard::Dashboards::new(&base)?;
-        Ok(Self { base, draining: AtomicBool::new(false), changes: Arc::default(), dashboards })
+        let remote = Arc::new(Remote::new(&base)?);
+        Ok(Self { base, draining: AtomicBool::new(false), changes: Arc::default(), dashboards, remote })
+    }
+
+    /// The roles that are not in this process.
+    fn remote(&self) -> Arc<Remote> {
+        Arc::clone(&self.remote)
     }
 
     /// Grows when anything changes that may matter to who may do what: whatever was found out before is asked again.
@@ -146,14 +155,19 @@ impl Service {
     }
 }
 
+/// The routes of every process, whatever it does.
+pub fn health_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(health::ready))
+}
+
+/// The routes of whoever keeps the bots: links to their own dashboards are given out where they are used.
+pub fn dashboard_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(dashboard::open::handler))
+}
+
 /// The routes of this role.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(health::health))
-        .routes(routes!(health::ready))
-        .routes(routes!(dashboard::open::handler))
-        .route("/", get(reference::page))
-        .route("/openapi.json", get(reference::description))
+    OpenApiRouter::new().route("/", get(reference::page)).route("/openapi.json", get(reference::description))
 }
 
 /// `router` with what surrounds every request: its context, limits, counts and log line.

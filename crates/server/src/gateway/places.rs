@@ -5,6 +5,7 @@ use matchit::Router;
 use serde_json::Value;
 use utoipa::openapi::{OpenApi, PathItem, path::Operation};
 
+use super::health_routes;
 use crate::{app, role::Role};
 
 /// Security schemes whose credential is one of ours.
@@ -42,6 +43,7 @@ impl Places {
     /// Of every role that there is, wherever it runs.
     pub fn of_all_roles() -> Self {
         let mut all = Self::default();
+        all.add(Role::Gateway, &health_routes().into_openapi());
         for role in Role::ALL {
             all.add(role, &app::routes_of(role).into_openapi());
         }

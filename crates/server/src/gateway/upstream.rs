@@ -32,8 +32,19 @@ use super::{
 pub enum Upstream {
     /// A bot, or anything else whose address is known.
     Address(SocketAddr),
-    /// `host:port`, looked up for each new connection: a role that runs elsewhere.
+    /// `host:port`, looked up for each new connection.
     Name(Arc<str>),
+}
+
+impl Upstream {
+    /// The address, where it need not be looked up.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Name(_) => None,
+        }
+    }
 }
 
 impl From<SocketAddr> for Upstream {
@@ -78,6 +89,9 @@ pub enum ForwardError {
     /// The answer is not HTTP, or switches to a protocol that nobody asked for.
     #[error("the upstream's answer is not valid")]
     BadAnswer(#[source] BoxError),
+    /// Whoever could answer is away, or has failed again and again. Nobody has seen anything of the request.
+    #[error("no process that could answer is there at the moment")]
+    Nobody,
     /// The client's body is larger than allowed.
     #[error("the body is larger than {bytes_max} bytes")]
     BodyTooLarge {
@@ -93,6 +107,26 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
+    /// The upstream has certainly seen nothing of the request.
+    #[must_use]
+    pub fn is_before_sending(&self) -> bool {
+        matches!(self, Self::Refused | Self::Unreachable(_) | Self::ConnectTimeout | Self::Saturated)
+    }
+
+    /// It says something about the upstream, and not about the client.
+    #[must_use]
+    pub fn is_of_the_upstream(&self) -> bool {
+        match self {
+            Self::Refused
+            | Self::Unreachable(_)
+            | Self::ConnectTimeout
+            | Self::ResponseTimeout
+            | Self::BrokeBeforeFirstByte(_)
+            | Self::BadAnswer(_) => true,
+            Self::Saturated | Self::Nobody | Self::BodyTooLarge { .. } | Self::ClientGone | Self::Crashed(_) => false,
+        }
+    }
+
     pub(super) fn broke(error: hyper::Error) -> Self {
         Self::BrokeBeforeFirstByte(error.into())
     }

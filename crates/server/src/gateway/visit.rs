@@ -28,6 +28,8 @@ pub enum Goal {
     Hook,
     /// A bot's own dashboard.
     Dashboard,
+    /// A bot's own dashboard, by way of the process that keeps the bots.
+    Elsewhere,
     /// A file of its pages whose name says what is in it.
     Asset,
 }

@@ -130,7 +130,12 @@ impl Wire {
 
     /// The question, for another connection, if the upstream cannot have acted on it or acting twice changes nothing.
     pub(super) fn question_again(&mut self) -> Option<Question> {
-        (self.sent == 0 || self.question.method.is_idempotent()).then(|| mem::take(&mut self.question))
+        self.take_question(self.question.method.is_idempotent())
+    }
+
+    /// The same, where it is known whether acting `twice` does no harm.
+    pub(super) fn take_question(&mut self, twice: bool) -> Option<Question> {
+        (self.sent == 0 || twice).then(|| mem::take(&mut self.question))
     }
 
     /// Sends the question and waits for the head of its answer.

@@ -21,7 +21,7 @@ pub use self::{
     identity::{IDENTITY, Identity, LIFETIME, Signer},
     peers::{Body, Peers, read_json},
 };
-use crate::{app::App, config::ServerConfig, gateway, message, role::Role};
+use crate::{app::App, config::ServerConfig, gateway, manager, message, role::Role};
 
 /// What the path of every internal route begins with.
 pub const PREFIX: &str = "/internal/";
@@ -58,8 +58,9 @@ pub fn routes(roles: &BTreeSet<Role>) -> OpenApiRouter<App> {
 /// The internal routes of one role.
 fn routes_of(role: Role) -> OpenApiRouter<App> {
     match role {
+        Role::Manager => manager::internal_routes(),
         Role::Message => message::internal_routes(),
-        Role::Gateway | Role::Auth | Role::Tenant | Role::Session | Role::Llm | Role::Manager => OpenApiRouter::new(),
+        Role::Gateway | Role::Auth | Role::Tenant | Role::Session | Role::Llm => OpenApiRouter::new(),
     }
 }
 

@@ -27,6 +27,9 @@ fn config() -> ManagerConfig {
         restart_backoff_max_s: 60,
         max_restarts: 3,
         restarts_forgotten_after_s: 300,
+        llm_url: String::new(),
+        lease_life_ms: 10_000,
+        leave_bots: false,
     }
 }
 

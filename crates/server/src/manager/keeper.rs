@@ -82,7 +82,7 @@ impl Keeper {
     /// Until the bot is erased, or the process ends.
     pub(super) async fn run(mut self) {
         let _kept = Kept { service: Arc::clone(&self.service), tenant: self.tenant.clone() };
-        while !self.service.base.stop.is_cancelled() {
+        while !self.service.base.stop.is_cancelled() && self.service.keeps_bots() {
             let next = match self.round().await {
                 Ok(next) => next,
                 Err(Error::NotFound { .. }) => Next::Never,
@@ -127,6 +127,7 @@ impl Keeper {
             }
             Step::Probe => self.probe(instance).await,
             Step::Stop => {
+                self.service.must_keep_bots()?;
                 base.runtime.stop(&instance.id).await?;
                 self.stopped = Some(instance.generation);
                 self.turn.release();
@@ -192,6 +193,7 @@ impl Keeper {
         let instance = if begins { self.note(&instance, Event::ProvisioningBegan, "").await? } else { instance };
         let (instance, port) = service.renew(instance).await?;
         let spec = service.spec(&instance, tenant, port)?;
+        service.must_keep_bots()?;
         if let Err(error) = base.runtime.start(&spec).await {
             let give_up = instance.restarts.saturating_add(1) >= base.config.manager.max_restarts;
             self.note_exit(&instance, &format!("it could not be started: {}", chain(&error)), give_up).await?;
@@ -353,7 +355,7 @@ async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = 
     }
 }
 
-/// However a keeper ends, its bot gets another one.
+/// However a keeper ends, its bot gets another one, here or where the bots are kept then.
 struct Kept {
     service: Arc<Service>,
     tenant: TenantId,

@@ -5,6 +5,8 @@
 mod api;
 mod decide;
 mod keeper;
+mod lead;
+mod learn;
 mod operate;
 mod permit;
 mod spec;
@@ -31,13 +33,17 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     app::{App, Base},
-    config::seconds,
+    config::{millis, seconds},
     loops::Loop,
     metrics::StateLabel,
     tenant,
 };
 
-pub use self::{api::view::InstanceView, operate::Operation};
+pub use self::{
+    api::view::InstanceView,
+    learn::{internal_routes, learning},
+    operate::Operation,
+};
 
 /// The reason of a bot whose data is gone.
 pub const ERASED: &str = "erased";
@@ -91,13 +97,14 @@ pub struct Service {
     /// Held while a port is chosen and written down: none is given twice.
     choosing_port: Mutex<()>,
     keepers: TaskTracker,
+    lead: lead::Lead,
     channels: talk::ChannelCache,
 }
 
 impl Service {
-    /// Knows of no bot yet.
+    /// Knows of no bot yet. `keeps` where this process has the role, for now without anybody beside it.
     #[must_use]
-    pub fn new(base: Arc<Base>, tenants: Arc<tenant::Service>) -> Self {
+    pub fn new(base: Arc<Base>, tenants: Arc<tenant::Service>, keeps: bool) -> Self {
         let config = &base.config.manager;
         Self {
             places: Arc::new(Semaphore::new(config.max_instances as usize)),
@@ -109,6 +116,7 @@ impl Service {
             changed: Notify::new(),
             choosing_port: Mutex::default(),
             keepers: TaskTracker::new(),
+            lead: lead::Lead::new(keeps),
             channels: talk::channel_cache(),
         }
     }
@@ -282,6 +290,9 @@ impl Service {
 
     /// Gives every bot a keeper that has none. Returns how many keepers are new.
     async fn keep_all(self: &Arc<Self>) -> Result<u64> {
+        if !self.keeps_bots() {
+            return Ok(0);
+        }
         let mut new = 0;
         for instance in self.all_instances().await? {
             self.know(&instance);
@@ -342,8 +353,32 @@ pub fn loops(app: &App) -> Vec<Loop> {
         }
     });
     let period = seconds(app.config.manager.liveness_period_s);
-    vec![Loop::woken("manager.keep_all", period, wake, move || {
+    let (seeker, heir) = (Arc::clone(&service), Arc::clone(&service));
+    let (found, kept) = (Arc::new(Notify::new()), Arc::clone(&wake));
+    let mut loops = vec![Loop::woken("manager.keep_all", period, wake, move || {
         let service = Arc::clone(&service);
         async move { service.keep_all().await }
-    })]
+    })];
+    if app.manager.is_shared() {
+        let (life, tell) = (millis(app.config.manager.lease_life_ms), Arc::clone(&found));
+        loops.push(Loop::every("manager.seek", life / 3, move || {
+            let (service, tell) = (Arc::clone(&seeker), Arc::clone(&tell));
+            async move {
+                let changed = service.seek(life).await?;
+                tell.notify_one();
+                Ok(changed)
+            }
+        }));
+        loops.push(Loop::woken("manager.take_over", period, found, move || {
+            let (service, kept) = (Arc::clone(&heir), Arc::clone(&kept));
+            async move {
+                let taken = service.take_over_bots().await?;
+                if taken > 0 {
+                    kept.notify_one();
+                }
+                Ok(taken)
+            }
+        }));
+    }
+    loops
 }

@@ -127,7 +127,7 @@ impl Service {
         let delivery = self.base.store.messages(tenant).delivery(id).await?;
         let message = &delivery.message;
         // The process that had it may be another one by now: then nothing is running any more.
-        let another = match self.base.runtime.status(&access.instance).await? {
+        let another = match self.manager.process(tenant, &access.instance).await? {
             BotStatus::Running { since, .. } => since > message.updated_at,
             BotStatus::Absent | BotStatus::Exited { .. } => return Ok(false),
         };

@@ -3,3 +3,4 @@
 mod forwarding;
 mod listening;
 mod parts;
+mod sharing;

@@ -1,6 +1,6 @@
 //! What these tests are built of.
 
-use std::{future::Future, net::SocketAddr, num::NonZeroUsize, rc::Rc, time::Duration};
+use std::{future::Future, net::SocketAddr, num::NonZeroUsize, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -13,26 +13,44 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::gateway::{
+    balance::{Members, Pick, config_of_tests},
     body::Body,
     forward::{ForwardLimits, Forwarder},
     gate::{Front, Gate, Route},
     listen::{ConnectionLimits, Listen, Peer, Serving, bind},
     upstream::{ForwardError, Pool, PoolLimits, Upstream},
 };
+use crate::role::Role;
 
 /// A hang is a failure, not a wait for ever.
 pub async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work).await.expect("this should have happened long ago")
 }
 
-/// Sends everything to one upstream, but `/local` to the router and `/later` after thinking about it.
-struct Everything(Upstream);
+/// Where everything goes.
+#[derive(Clone)]
+enum Way {
+    One(Upstream),
+    Several(Arc<Members>),
+}
+
+impl Way {
+    fn route(&self) -> Route {
+        match self {
+            Self::One(upstream) => Route::Forward { upstream: upstream.clone(), edits: Rc::default() },
+            Self::Several(members) => Route::Shared { pick: Pick::new(members, None), edits: Rc::default() },
+        }
+    }
+}
+
+/// Sends everything one way, but `/local` to the router and `/later` after thinking about it.
+struct Everything(Way);
 
 impl Front for Everything {
     type Visit = ();
 
     fn enter(&self, _peer: &Peer, request: &mut Request<Incoming>) -> (Route, ()) {
-        let forward = Route::Forward { upstream: self.0.clone(), edits: Rc::default() };
+        let forward = self.0.route();
         let route = match request.uri().path() {
             "/local" => Route::Local,
             "/later" => Route::Later(Box::pin(async move {
@@ -89,6 +107,17 @@ impl Gateway {
     }
 
     pub fn with(upstream: SocketAddr, settings: Settings) -> Self {
+        Self::on(Way::One(upstream.into()), settings)
+    }
+
+    /// Before several processes of a role.
+    pub fn sharing(addresses: &[SocketAddr]) -> Self {
+        let members = Members::new(Role::Session, &config_of_tests(), Arc::default());
+        members.set(addresses.to_vec());
+        Self::on(Way::Several(Arc::new(members)), Settings::default())
+    }
+
+    fn on(way: Way, settings: Settings) -> Self {
         let Settings { connection, forward, pool, router, workers } = settings;
         let listen = Listen { workers: NonZeroUsize::new(workers), ..Listen::on(local()) };
         let bound = bind(&listen).unwrap();
@@ -97,7 +126,7 @@ impl Gateway {
         let make = move |worker: &Rc<_>| {
             let worker: &Rc<crate::gateway::listen::Worker> = worker;
             let forwarder = Forwarder::new(Pool::new(pool, worker.ticks()), forward, worker.ticks());
-            Gate::new(Everything(upstream.into()), forwarder, router.clone(), home.clone())
+            Gate::new(Everything(way.clone()), forwarder, router.clone(), home.clone())
         };
         let serving = bound.serve(make, connection, &shutdown).unwrap();
         Self { address: serving.address(), serving, stop: shutdown.drop_guard() }

@@ -79,6 +79,7 @@ pub(in crate::manager) async fn handler(
         let items = app.runtime.log(&instance.id, lines).await?;
         return Ok(Json(LogLines { items }).into_response());
     }
+    app.manager.must_keep_bots()?;
     // Followed before the last lines are read: no line falls between the two.
     let coming = app.runtime.follow_log(&instance.id).await?;
     let last = app.runtime.log(&instance.id, lines).await?;

@@ -1,6 +1,7 @@
 //! A bot as the API shows it.
 
 use astrfleet_core::{
+    Error,
     channel::Channel,
     id::{InstanceId, TenantId},
     instance::{Desired, Instance, Observed},
@@ -68,9 +69,11 @@ impl InstanceView {
     /// # Errors
     /// What the runtime says.
     pub async fn of(app: &App, tenant: &Tenant, instance: Instance) -> astrfleet_core::Result<Self> {
-        let memory_bytes = match app.runtime.status(&instance.id).await? {
-            BotStatus::Running { memory_bytes, .. } => memory_bytes,
-            BotStatus::Absent | BotStatus::Exited { .. } => 0,
+        let memory_bytes = match app.manager.process(&tenant.id, &instance.id).await {
+            Ok(BotStatus::Running { memory_bytes, .. }) => memory_bytes,
+            // Unavailable: another process takes the bots over. All else about them stands in the store.
+            Ok(BotStatus::Absent | BotStatus::Exited { .. }) | Err(Error::Unavailable { .. }) => 0,
+            Err(error) => return Err(error),
         };
         Ok(Self {
             channels: app.manager.channel_states(&instance).await,
