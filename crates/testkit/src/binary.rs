@@ -31,7 +31,7 @@ const LOG_LINES_MAX: usize = 50_000;
 /// How long an end that was asked for may take: bots get 15 s each to stop.
 const END_PATIENCE: Duration = Duration::from_mins(2);
 /// Settings of whoever runs the tests: none of them may reach the platform.
-const FOREIGN: &[&str] = &[
+pub(crate) const FOREIGN: &[&str] = &[
     "API_RATE_LIMIT",
     "DB_HOST",
     "DB_NAME",
@@ -110,8 +110,9 @@ pub struct Platform {
 }
 
 /// What the child has written so far.
-struct Output {
-    lines: Mutex<Vec<String>>,
+#[derive(Default)]
+pub(crate) struct Output {
+    pub(crate) lines: Mutex<Vec<String>>,
     events: watch::Sender<Vec<Value>>,
     /// How many events were read before the running child began.
     before: Mutex<usize>,
@@ -129,7 +130,6 @@ impl Platform {
         if let Some(config) = &options.config {
             std::fs::write(folder.path().join("astrfleet.toml"), config).unwrap();
         }
-        let output = Output { lines: Mutex::default(), events: watch::Sender::default(), before: Mutex::default() };
         let mut platform = Self {
             options,
             folder,
@@ -137,7 +137,7 @@ impl Platform {
             listen: format!("127.0.0.1:{}", free_port()),
             backends: Backends::chosen().await,
             child: None,
-            output: Arc::new(output),
+            output: Arc::default(),
             url: String::new(),
         };
         platform.spawn().await;
@@ -164,7 +164,7 @@ impl Platform {
         command.envs(self.options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-        *self.output.before.lock().unwrap() = self.output.events.borrow().len();
+        self.output.begin();
         tokio::spawn(collect(child.stdout.take().unwrap(), Arc::clone(&self.output)));
         tokio::spawn(collect(child.stderr.take().unwrap(), Arc::clone(&self.output)));
         self.child = Some(child);
@@ -325,12 +325,17 @@ impl Drop for Platform {
 }
 
 impl Output {
+    /// Another child begins to write.
+    pub(crate) fn begin(&self) {
+        *self.before.lock().unwrap() = self.events.borrow().len();
+    }
+
     fn since_start(&self) -> Vec<Value> {
         let before = *self.before.lock().unwrap();
         self.events.borrow().iter().skip(before).cloned().collect()
     }
 
-    async fn wait_for(&self, name: &str) -> Value {
+    pub(crate) async fn wait_for(&self, name: &str) -> Value {
         let before = *self.before.lock().unwrap();
         let find = |events: &[Value]| events.iter().skip(before).find(|event| event["event"] == name).cloned();
         let mut events = self.events.subscribe();
@@ -339,7 +344,7 @@ impl Output {
     }
 
     /// The last lines, for a test that fails.
-    fn end(&self) -> String {
+    pub(crate) fn end(&self) -> String {
         let lines = self.lines.lock().unwrap();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
@@ -358,7 +363,7 @@ impl Output {
     }
 }
 
-async fn collect(stream: impl AsyncRead + Unpin, output: Arc<Output>) {
+pub(crate) async fn collect(stream: impl AsyncRead + Unpin, output: Arc<Output>) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         output.add(line);

@@ -81,6 +81,12 @@ impl Api {
         self.as_bearer(answer["access_token"].as_str().expect("a login gives an access token"))
     }
 
+    /// The same caller at another gateway of the same platform.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), ..self.clone() }
+    }
+
     /// Where the platform listens.
     #[must_use]
     pub fn url(&self) -> &str {

@@ -19,6 +19,7 @@ pub mod fake_bots;
 pub mod fake_provider;
 pub mod fake_runtime;
 pub mod fake_telegram;
+pub mod fleet;
 mod kept;
 pub mod parts;
 pub mod ports;

@@ -1,0 +1,470 @@
+//! A platform whose roles run apart: processes of the real `astrfleet` binary on one PostgreSQL, one Redis and one folder,
+//! in front of a model provider that is a fake. Each can be killed, frozen, ended in order and started again on its port.
+
+mod load;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    task::AbortHandle,
+};
+
+pub use self::load::{Load, Outcome, Tally};
+use crate::{
+    binary::{FOREIGN, Output, built_binary, collect},
+    client::Api,
+    fake_provider::FakeProvider,
+    parts::runtime_dir,
+    ports::{free_port, listen},
+    postgres::{Database, Postgres},
+    processes::{signal, working_in},
+    redis::Redis,
+};
+
+/// Every role.
+pub const ROLES: [&str; 7] = ["gateway", "auth", "tenant", "session", "message", "llm", "manager"];
+/// The first administrator.
+pub const ADMIN: &str = "admin@fleet.test";
+const PASSWORD: &str = "only for fleets 1";
+const SECRET: &str = "a secret of fleets, of at least 32 characters";
+/// Ports for the bots of one fleet.
+const BOT_PORTS: u32 = 20;
+/// How long an end that was asked for may take.
+const END_PATIENCE: Duration = Duration::from_mins(1);
+/// Between two looks at something that tells nobody when it changes.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Where a port is reached by others; by default at itself. The first argument says whose it is: `postgres`, `redis`, or
+/// a process's name such as `message-0`.
+pub type Via = Box<dyn FnMut(&str, u16) -> u16 + Send>;
+
+/// What a fleet consists of.
+pub struct FleetOptions {
+    /// How many processes of each role.
+    pub counts: BTreeMap<&'static str, usize>,
+    /// Further lines of the configuration file: sections that the file does not have otherwise.
+    pub config: String,
+    /// For something in between, that delays or cuts.
+    pub via: Via,
+    /// How long all of it may take to be ready; the first time, the bots' environment may have to be prepared.
+    pub ready_within: Duration,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            counts: ROLES.map(|role| (role, 2)).into(),
+            config: String::new(),
+            via: Box::new(|_, port| port),
+            ready_within: Duration::from_mins(10),
+        }
+    }
+}
+
+/// One process of the platform.
+struct Member {
+    role: &'static str,
+    name: String,
+    port: u16,
+    child: Option<Child>,
+    output: Arc<Output>,
+}
+
+/// The fleet. Dropping it kills all of it.
+pub struct Fleet {
+    /// The database server.
+    pub postgres: Postgres,
+    database: Database,
+    /// What carries events.
+    pub redis: Redis,
+    /// What models are asked of.
+    pub provider: FakeProvider,
+    folder: TempDir,
+    members: Vec<Member>,
+    environment: Vec<(String, String)>,
+    ready_within: Duration,
+    _models: Service,
+}
+
+impl Fleet {
+    /// Starts everything and waits until every process is ready.
+    ///
+    /// # Panics
+    /// When one is not in time; the text holds the end of its log.
+    pub async fn start(mut options: FleetOptions) -> Self {
+        let (postgres, redis) = (Postgres::start().await, Redis::start().await);
+        let database = postgres.database().await;
+        let provider = FakeProvider::start();
+        let folder = tempfile::Builder::new().prefix("astrfleet-fleet-").tempdir().unwrap();
+        let mut members = Vec::new();
+        for role in ROLES {
+            for number in 0..options.counts.get(role).copied().unwrap_or_default() {
+                let output = Arc::new(Output::default());
+                members.push(Member { role, name: format!("{role}-{number}"), port: free_port(), child: None, output });
+            }
+        }
+        let models = members.iter().filter(|member| member.role == "llm").map(|member| member.port);
+        let models = Service::start(models.collect());
+        let config = config(&members, &provider, models.port, &mut options);
+        std::fs::write(folder.path().join("astrfleet.toml"), config).unwrap();
+        let environment = [
+            ("DB_HOST", "127.0.0.1".to_owned()),
+            ("DB_PORT", (options.via)("postgres", postgres.port()).to_string()),
+            ("DB_NAME", database.name().to_owned()),
+            ("DB_USER", postgres.owner().to_owned()),
+            ("DB_PASSWORD", "not asked for".to_owned()),
+            ("REDIS_HOST", "127.0.0.1".to_owned()),
+            ("REDIS_PORT", (options.via)("redis", redis.port()).to_string()),
+            ("JWT_SECRET", SECRET.to_owned()),
+            ("ASTRFLEET_ADMIN_EMAIL", ADMIN.to_owned()),
+            ("ASTRFLEET_ADMIN_PASSWORD", PASSWORD.to_owned()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let ready_within = options.ready_within;
+        let mut fleet =
+            Self { postgres, database, redis, provider, folder, members, environment, ready_within, _models: models };
+        for index in 0..fleet.members.len() {
+            fleet.spawn(index);
+        }
+        for index in 0..fleet.members.len() {
+            fleet.wait_until_ready(index).await;
+        }
+        fleet
+    }
+
+    fn spawn(&mut self, index: usize) {
+        let (data, config) = (self.folder.path().join("data"), self.folder.path().join("astrfleet.toml"));
+        let member = &mut self.members[index];
+        let mut command = Command::new(built_binary());
+        command.args(["serve", "--roles", member.role, "--json", "--listen", &format!("127.0.0.1:{}", member.port)]);
+        command.arg("--data-dir").arg(data).arg("--config").arg(config).arg("--runtime-dir").arg(runtime_dir());
+        let own = std::env::vars_os().map(|(name, _)| name);
+        for name in own.filter(|name| name.to_string_lossy().starts_with("ASTRFLEET")) {
+            command.env_remove(name);
+        }
+        for name in FOREIGN {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        member.output.begin();
+        tokio::spawn(collect(child.stdout.take().unwrap(), Arc::clone(&member.output)));
+        tokio::spawn(collect(child.stderr.take().unwrap(), Arc::clone(&member.output)));
+        member.child = Some(child);
+    }
+
+    async fn wait_until_ready(&mut self, index: usize) {
+        let limit = self.ready_within;
+        let member = &mut self.members[index];
+        let child = member.child.as_mut().unwrap();
+        let why = tokio::select! {
+            _ = member.output.wait_for("ready") => return,
+            status = child.wait() => format!("ended with {status:?}"),
+            () = tokio::time::sleep(limit) => "was not ready in time".to_owned(),
+        };
+        panic!("{} {why}; the end of its log:\n{}", member.name, member.output.end());
+    }
+
+    /// The names of the processes of a role: `message-0`, `message-1`.
+    #[must_use]
+    pub fn of(&self, role: &str) -> Vec<String> {
+        self.members.iter().filter(|member| member.role == role).map(|member| member.name.clone()).collect()
+    }
+
+    /// The names of all processes.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.name.clone()).collect()
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.members.iter().position(|member| member.name == name).expect("there is a process of this name")
+    }
+
+    /// Where a process listens.
+    #[must_use]
+    pub fn url(&self, name: &str) -> String {
+        format!("http://127.0.0.1:{}", self.members[self.index(name)].port)
+    }
+
+    /// The gateways, without credentials.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<Api> {
+        self.of("gateway").iter().map(|name| Api::new(&self.url(name))).collect()
+    }
+
+    /// The first administrator, at the first gateway.
+    pub async fn admin(&self) -> Api {
+        self.gateways()[0].log_in(ADMIN, PASSWORD).await
+    }
+
+    /// The folder that all processes share, with the bots in it.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The database, for a look at what is stored.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// What a process has written, since it was first started.
+    #[must_use]
+    pub fn log(&self, name: &str) -> Vec<String> {
+        self.members[self.index(name)].output.lines.lock().unwrap().clone()
+    }
+
+    /// What a process says of itself at `/ready`; none where it does not answer.
+    pub async fn readiness(&self, name: &str) -> Option<(u16, bool)> {
+        let answer = Api::new(&self.url(name)).try_send(reqwest::Method::GET, "/ready", None).await.ok()?;
+        Some((answer.status, answer.headers.contains_key("x-astrfleet-stands-by")))
+    }
+
+    /// The manager that keeps the bots. Waits until there is one.
+    ///
+    /// # Panics
+    /// When there is none within a minute.
+    pub async fn keeper(&self) -> String {
+        let find = async {
+            loop {
+                for name in self.of("manager") {
+                    if self.readiness(&name).await == Some((200, false)) {
+                        return name;
+                    }
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), find).await.expect("a manager keeps the bots")
+    }
+
+    /// The metrics of a process, as text.
+    pub async fn metrics(&self, name: &str) -> String {
+        let ready = self.members[self.index(name)].output.wait_for("ready").await;
+        let url = ready["metrics_url"].as_str().expect("metrics are on").to_owned();
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    }
+
+    /// Kills a process at once.
+    pub async fn kill_9(&mut self, name: &str) {
+        let index = self.index(name);
+        if let Some(mut child) = self.members[index].child.take() {
+            child.kill().await.ok();
+        }
+    }
+
+    /// Asks a process to end, and waits until it has. Returns whether it ended well.
+    ///
+    /// # Panics
+    /// When it has not after a minute.
+    pub async fn terminate(&mut self, name: &str) -> bool {
+        let index = self.index(name);
+        let member = &mut self.members[index];
+        let mut child = member.child.take().expect("the process runs");
+        signal(pid(&child), Signal::TERM);
+        let ended = tokio::time::timeout(END_PATIENCE, child.wait()).await;
+        ended.unwrap_or_else(|late| panic!("{name} runs on ({late}):\n{}", member.output.end())).unwrap().success()
+    }
+
+    /// Starts a process again on its port, and waits until it is ready. One that runs on is left alone.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn restart(&mut self, name: &str) {
+        let index = self.index(name);
+        if let Some(child) = &mut self.members[index].child
+            && child.try_wait().unwrap().is_none()
+        {
+            return;
+        }
+        self.spawn(index);
+        self.wait_until_ready(index).await;
+    }
+
+    /// Starts every process again that has ended, as whatever supervises them would.
+    pub async fn restart_all(&mut self) {
+        for name in self.names() {
+            self.restart(&name).await;
+        }
+    }
+
+    /// Stops a process in the middle of whatever it does.
+    pub fn freeze(&self, name: &str) {
+        self.signal(name, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self, name: &str) {
+        self.signal(name, Signal::CONT);
+    }
+
+    fn signal(&self, name: &str, how: Signal) {
+        let child = self.members[self.index(name)].child.as_ref().expect("the process runs");
+        signal(pid(child), how);
+    }
+
+    /// A tenant with a bot that is ready, its owner and a key that may chat. Both speak to the first gateway.
+    ///
+    /// # Panics
+    /// When its bot is not ready within three minutes.
+    pub async fn tenant(&self, admin: &Api, name: &str) -> (Api, Api) {
+        let tenant = json!({"name": name, "email": format!("billing@{name}.test")});
+        let _ = admin.post("/api/v1/tenants", tenant).await.ok();
+        let email = format!("owner@{name}.test");
+        let user = admin.post("/api/v1/users", json!({"email": email, "password": PASSWORD})).await.ok();
+        let path = format!("/api/v1/tenants/{name}/members/{}", user["id"].as_str().unwrap());
+        let _ = admin.put(&path, json!({"role": "owner"})).await.ok();
+        let owner = self.gateways()[0].log_in(&email, PASSWORD).await;
+        let wanted = json!({"name": "fleet", "scopes": ["chat"]});
+        let made = owner.post(&format!("/api/v1/tenants/{name}/api-keys"), wanted).await.ok();
+        let key = owner.as_bearer(made["secret"].as_str().unwrap());
+        let mut last = Value::Null;
+        let ready = async {
+            loop {
+                last = owner.get(&format!("/api/v1/tenants/{name}/instance")).await.body;
+                if last["ready"] == true {
+                    return;
+                }
+                tokio::time::sleep(4 * LOOK_EVERY).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_mins(3), ready).await.is_ok();
+        assert!(in_time, "the bot of {name} did not become ready: {last}");
+        (owner, key)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let running: Vec<i32> = self.members.iter().filter_map(|member| member.child.as_ref()).map(pid).collect();
+        for pid in running.into_iter().chain(working_in(&self.data_dir())) {
+            signal(pid, Signal::KILL);
+        }
+        // What was being started while we looked.
+        for pid in working_in(&self.data_dir()) {
+            signal(pid, Signal::KILL);
+        }
+        if std::thread::panicking() {
+            for member in &self.members {
+                eprintln!("the end of the log of {}:\n{}", member.name, member.output.end());
+            }
+        }
+    }
+}
+
+fn pid(child: &Child) -> i32 {
+    child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default()
+}
+
+fn config(members: &[Member], provider: &FakeProvider, models: u16, options: &mut FleetOptions) -> String {
+    let mut remote = Vec::new();
+    for role in ROLES.into_iter().filter(|role| *role != "gateway") {
+        let of_role = members.iter().filter(|member| member.role == role);
+        let addresses = of_role.map(|member| (options.via)(&member.name, member.port));
+        let addresses: Vec<String> = addresses.map(|port| format!("\"http://127.0.0.1:{port}\"")).collect();
+        remote.push(format!("{role} = [{}]", addresses.join(", ")));
+    }
+    let remote = remote.join("\n");
+    // Beside the range of a platform that somebody runs on this machine, or that other tests do.
+    let ports = 18_000 + std::process::id() % 100 * BOT_PORTS;
+    format!(
+        r#"
+        [log]
+        format = "json"
+        [gateway]
+        metrics_listen = "127.0.0.1:0"
+        workers = 1
+        rate_limit_per_minute = 600000
+        anonymous_rate_limit_per_minute = 60000
+        [gateway.remote]
+        {remote}
+        [gateway.balance]
+        probe_period_ms = 200
+        probe_timeout_ms = 1000
+        circuit_failures = 3
+        circuit_open_ms = 500
+        circuit_open_max_ms = 2000
+        [serve]
+        drain_delay_s = 1
+        [database]
+        max_connections = 6
+        [message]
+        lease_life_ms = 3000
+        [manager]
+        llm_url = "http://127.0.0.1:{models}/llm/v1"
+        lease_life_ms = 3000
+        liveness_period_s = 2
+        leave_bots = true
+        [llm]
+        model = "fast"
+        [[llm.upstreams]]
+        name = "fake"
+        base_url = "{}"
+        api_key = "sk-of-the-fleet"
+        models = {{ fast = "fake-fast" }}
+        timeout_s = 10
+        [bots]
+        port_first = {ports}
+        port_last = {}
+        {}
+        "#,
+        provider.url(),
+        ports + BOT_PORTS - 1,
+        options.config,
+    )
+}
+
+/// One address in front of several: each connection goes to the next one that accepts it, as a service of a cluster does.
+struct Service {
+    port: u16,
+    task: AbortHandle,
+}
+
+impl Service {
+    fn start(ports: Vec<u16>) -> Self {
+        let listener = listen();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let next = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (ports, first) = (ports.clone(), next.fetch_add(1, Ordering::Relaxed));
+                tokio::spawn(async move {
+                    for number in 0..ports.len() {
+                        let port = ports[(first + number) % ports.len()];
+                        if let Ok(mut server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await {
+                            tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, task: task.abort_handle() }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
