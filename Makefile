@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 XTASK := cargo run --quiet --locked --package xtask --
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check gen bench
+.PHONY: help up test check gen bench faults
 
 help: ## This list
 	@echo 'astrfleet: one AstrBot for every tenant. Verbs:'
@@ -32,3 +32,7 @@ gen: ## Write the generated files anew
 bench: ## Measure beside the peers (WHAT=gateway, llm, accept or idle: only that)
 	@tools/need cargo cc
 	@cargo run --quiet --locked --release --package xtask -- bench $(WHAT)
+
+faults: ## Break one thing after the other in a fleet under load, and count its messages (WHAT=Redis: only those)
+	@tools/need cargo cc python
+	@$(XTASK) faults $(WHAT)

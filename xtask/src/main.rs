@@ -7,6 +7,7 @@ mod check;
 mod config_reference;
 mod deny;
 mod errand;
+mod faults;
 mod generate;
 mod migrations;
 mod needs;
@@ -46,6 +47,11 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
+    /// Lets things go wrong with a fleet under load, and counts what became of its messages; writes `target/bench/faults.json`
+    Faults {
+        /// Only those whose name holds one of these words
+        names: Vec<String>,
+    },
     /// Measures us beside programs that people know, prints a table and writes `target/bench/<what>.json`
     Bench {
         /// Only these
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Check { what } => check::run(&workspace, &what),
         Verb::Gen { check } => generate::run(&workspace, check),
         Verb::Test { filter } => suites::run(&workspace, &filter),
+        Verb::Faults { names } => faults::run(&workspace, &names),
         Verb::Bench { what, effort } => bench::run(&workspace, &what, effort),
     });
     match outcome {

@@ -27,6 +27,8 @@ const ALWAYS: &[Need] = &[
     Need { what: "OpenSSL", package: "openssl", is_met: || succeeds("openssl", &["version"]) },
 ];
 
+const FOR_FAULTS: &[Need] = &[Need { what: "libfaketime", package: "libfaketime", is_met: has_faketime }];
+
 const IN_BROWSER: &[Need] = &[
     Need { what: "Chromium", package: "chromium", is_met: has_chromium },
     Need { what: "a font with Chinese letters", package: "fonts-noto-cjk", is_met: has_chinese_font },
@@ -89,11 +91,18 @@ pub fn meet(workspace: &Workspace, filter: &[String]) -> Result<()> {
         install_node_packages(&workspace.root.join("e2e"))?;
     }
     install_seaweedfs(&workspace.tools())?;
+    TOXIPROXY.build(workspace)?;
     // It takes some minutes to build, so only those have it built who ask for its tests.
     if filter.iter().any(|word| word.split(['=', ',']).any(|part| part == "minio")) {
-        build_minio(&workspace.root.join("tools").join("minio"), &workspace.tools())?;
+        MINIO.build(workspace)?;
     }
     Ok(())
+}
+
+/// Installs what tells a process another time, for the fault that needs it.
+pub fn faketime() -> Result<()> {
+    let missing: Vec<&Need> = FOR_FAULTS.iter().filter(|need| !(need.is_met)()).collect();
+    install(&missing)
 }
 
 fn install(missing: &[&Need]) -> Result<()> {
@@ -166,30 +175,50 @@ fn install_seaweedfs(tools: &Path) -> Result<()> {
     fs::rename(&unfinished, &folder).with_context(|| format!("cannot keep {}", folder.display()))
 }
 
-/// MinIO is built from its published module: nobody publishes the program any more.
-fn build_minio(module: &Path, tools: &Path) -> Result<()> {
-    let text = fs::read_to_string(module.join("go.mod")).context("tools/minio/go.mod cannot be read")?;
-    let version = text.lines().find_map(|line| line.strip_prefix("require github.com/minio/minio "));
-    let folder = tools.join(format!("minio-{}", version.context("tools/minio/go.mod names no version of MinIO")?));
-    if folder.join("minio").is_file() || succeeds("minio", &["--version"]) {
-        return Ok(());
+/// A program that is built from its published module, because nobody publishes it otherwise.
+struct GoTool {
+    /// The folder of its module below `tools`, and the program's name.
+    name: &'static str,
+    /// The module that has its version.
+    module: &'static str,
+    /// What is built.
+    package: &'static str,
+    /// How the program is called.
+    program: &'static str,
+}
+
+const MINIO: GoTool =
+    GoTool { name: "minio", module: "github.com/minio/minio", package: "github.com/minio/minio", program: "minio" };
+
+const TOXIPROXY: GoTool = GoTool {
+    name: "toxiproxy",
+    module: "github.com/Shopify/toxiproxy/v2",
+    package: "github.com/Shopify/toxiproxy/v2/cmd/server",
+    program: "toxiproxy-server",
+};
+
+impl GoTool {
+    fn build(&self, workspace: &Workspace) -> Result<()> {
+        let Self { name, module, package, program } = self;
+        let folder = workspace.root.join("tools").join(name);
+        let text = fs::read_to_string(folder.join("go.mod")).with_context(|| format!("{name} has no go.mod"))?;
+        let version = text.lines().find_map(|line| line.strip_prefix(&format!("require {module} ")));
+        let version = version.with_context(|| format!("tools/{name}/go.mod names no version"))?;
+        let built = workspace.tools().join(format!("{name}-{version}"));
+        if built.join(program).is_file() || succeeds("which", &[program]) {
+            return Ok(());
+        }
+        if !succeeds("go", &["version"]) {
+            bail!("{name} is built with Go 1.26 or newer: https://go.dev/dl");
+        }
+        println!("building {name}, once");
+        let unfinished = unfinished(&built)?;
+        let mut go = Command::new("go");
+        let flags = ["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"];
+        go.current_dir(folder).env("CGO_ENABLED", "0").args(flags);
+        errand(go.arg(unfinished.join(program)).arg(package))?;
+        fs::rename(&unfinished, &built).with_context(|| format!("cannot keep {}", built.display()))
     }
-    if !succeeds("go", &["version"]) {
-        bail!("MinIO is built with Go 1.26 or newer: https://go.dev/dl");
-    }
-    println!("building MinIO: this takes some minutes, once");
-    let unfinished = unfinished(&folder)?;
-    let mut go = Command::new("go");
-    go.current_dir(module).env("CGO_ENABLED", "0").args([
-        "build",
-        "-mod=readonly",
-        "-trimpath",
-        "-ldflags",
-        "-s -w",
-        "-o",
-    ]);
-    errand(go.arg(unfinished.join("minio")).arg("github.com/minio/minio"))?;
-    fs::rename(&unfinished, &folder).with_context(|| format!("cannot keep {}", folder.display()))
 }
 
 /// An empty folder beside `folder`: what is interrupted is not taken for the whole.
@@ -205,6 +234,10 @@ fn has_postgresql() -> bool {
     let from_debian = fs::read_dir("/usr/lib/postgresql")
         .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/initdb").is_file()));
     from_debian || succeeds("initdb", &["--version"])
+}
+
+fn has_faketime() -> bool {
+    Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1").is_file()
 }
 
 fn has_chromium() -> bool {

@@ -52,10 +52,10 @@ impl Backends {
     /// # Panics
     /// When it asks for others than there are, or a server does not start.
     pub async fn chosen() -> Self {
-        match std::env::var(BACKENDS) {
-            Err(_) => Self::BuiltIn,
-            Ok(word) if word == "servers" => Self::Servers(Box::new(Servers::new().await)),
-            Ok(other) => panic!("{BACKENDS} is {other:?}; it may be `servers`, or not set"),
+        match std::env::var_os(BACKENDS) {
+            None => Self::BuiltIn,
+            Some(word) if word == "servers" => Self::Servers(Box::new(Servers::new().await)),
+            Some(other) => panic!("{BACKENDS} is {}; it may be `servers`, or not set", other.display()),
         }
     }
 

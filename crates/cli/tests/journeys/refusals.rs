@@ -3,7 +3,7 @@
 
 use std::{net::TcpListener, path::Path, process::Command};
 
-use astrfleet_testkit::{client::Api, parts::astrbot};
+use astrfleet_testkit::{client::Api, disk::SmallDisk, parts::astrbot};
 use serde_json::{Value, json};
 
 use crate::command::{Up, refusal};
@@ -59,8 +59,8 @@ pub async fn a_database_of_a_newer_version() {
 
 /// What does not fit is refused and not half done; with room again, all is well, without another start.
 pub async fn a_disk_that_is_full() {
-    let disk = SmallDisk::mount();
-    let mut up = Up::begin(&disk.data(), &ANY_PORT);
+    let disk = SmallDisk::mount(4);
+    let mut up = Up::begin(&disk.path().join("data"), &ANY_PORT);
     let administrator = up.event("administrator").await;
     let ready = up.event("ready").await;
     let api = Api::new(ready["url"].as_str().unwrap());
@@ -106,46 +106,4 @@ pub async fn sqlite(database: &Path, statement: &str) -> Value {
     let output = Command::new(python).args(["-c", PROGRAM]).arg(database).arg(statement).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// A disk of a few megabytes, in memory.
-struct SmallDisk {
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m,mode=0755", "tmpfs"])
-            .arg(folder.path())
-            .output()
-            .unwrap();
-        let why = String::from_utf8_lossy(&mount.stderr);
-        assert!(mount.status.success(), "a disk can be mounted (run the journeys as root): {why}");
-        Self { folder }
-    }
-
-    fn data(&self) -> std::path::PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn fill(&self) {
-        use std::io::Write;
-        let mut file = std::fs::File::create(self.folder.path().join("ballast")).unwrap();
-        for size in [65_536, 4_096] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-    }
-
-    fn empty(&self) {
-        std::fs::remove_file(self.folder.path().join("ballast")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A process that still writes there keeps it until it ends.
-        Command::new("umount").arg("-l").arg(self.folder.path()).status().ok();
-    }
 }

@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(owners.elsewhere(&tenant).as_deref(), Some("http://them"));
         advance(Duration::from_secs(4)).await;
         assert_eq!(owners.elsewhere(&tenant), None);
-        owners.note(&tenant, &Lease { remaining: Duration::from_secs(3_600), ..lease });
+        owners.note(&tenant, &Lease { remaining: Duration::from_hours(1), ..lease });
         advance(Duration::from_secs(10)).await;
         assert_eq!(owners.elsewhere(&tenant), None, "never longer than one life");
     }

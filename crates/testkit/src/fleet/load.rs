@@ -37,6 +37,8 @@ pub struct Outcome {
     pub lost: usize,
     /// Stored or answered more than once.
     pub doubled: usize,
+    /// Words of another session in this one.
+    pub leaked: usize,
 }
 
 /// Clients that write messages, each in a session of its own, at all gateways in turn, until they are told to stop. What
@@ -186,6 +188,11 @@ impl Tally {
                 *texts.entry(message["text"].as_str().unwrap_or_default()).or_default() += 1;
             }
             outcome.doubled += texts.values().filter(|count| **count > 1).count();
+            let is_of_another = |message: &&Value| {
+                let text = message["text"].as_str().unwrap_or_default();
+                text.contains(" of ses_") && !text.contains(&format!(" of {session}"))
+            };
+            outcome.leaked += messages.iter().filter(is_of_another).count();
             for id in accepted {
                 outcome.accepted += 1;
                 let Some(message) = messages.iter().find(|message| message["id"] == **id) else {
