@@ -45,6 +45,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("POST /api/v1/tenants/{tenant}/channels", json!({"id": "shop", "type": "telegram", "settings": {}})),
         ("PATCH /api/v1/tenants/{tenant}/channels/{channel}", json!({"enabled": true, "settings": {}})),
         ("POST /api/v1/tenants/{tenant}/sessions", json!({"end_user": "eve", "channel": "api"})),
+        ("POST /api/v1/tenants/{tenant}/blocklist", json!({"end_user": "eve", "channel": "api", "reason": "rude"})),
         ("PATCH /api/v1/tenants/{tenant}/sessions/{session}", json!({"metadata": {}})),
         ("POST /api/v1/tenants/{tenant}/sessions/{session}/messages", json!({"text": "hello", "attachments": []})),
     ]
@@ -97,6 +98,7 @@ impl Operation {
                 (_, "user") => format!("usr_{zeros}"),
                 (_, "key") => format!("key_{zeros}"),
                 (_, "invitation") => format!("inv_{zeros}"),
+                (_, "block") => format!("blk_{zeros}"),
                 (_, "channel") => "none".to_owned(),
                 (_, unknown) => panic!("{}: {unknown} is a parameter that this test does not know", self.name),
             };
@@ -410,15 +412,16 @@ async fn pages_that_cannot_be_are_refused_by_every_list() {
         let cursors = ["", "..%2f", "%00", "a%20b", "'--", long.as_str()];
         let queries = limits.iter().map(|limit| format!("limit={limit}"));
         let queries = queries.chain(cursors.iter().map(|cursor| format!("cursor={cursor}")));
+        let words = if parameters.iter().any(|name| name == "q") { "&q=word" } else { "" };
         for query in queries.chain(["limit=1&limit=2".to_owned(), "cursor=a&cursor=b".to_owned()]) {
-            let path = format!("{}?{query}", operation.path(&tenant));
+            let path = format!("{}?{query}{words}", operation.path(&tenant));
             let answer = send(&app, &operation.method, &path, &admin, None, b"").await;
             must_be_problem(&format!("{} ?{query}", operation.name), &answer, &[400]);
         }
         // One that could be ours and names nothing that is there is a page all the same; audit entries are numbered.
         let cursor =
             if operation.name.ends_with("/audit-log") { "9".repeat(9) } else { format!("ses_{}", "0".repeat(32)) };
-        let path = format!("{}?cursor={cursor}&limit=200", operation.path(&tenant));
+        let path = format!("{}?cursor={cursor}&limit=200{words}", operation.path(&tenant));
         let answer = send(&app, &operation.method, &path, &admin, None, b"").await;
         assert!([200, 404].contains(&answer.status), "{}: {}", operation.name, answer.text);
     }

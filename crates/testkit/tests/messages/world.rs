@@ -32,7 +32,10 @@ use astrfleet_server::{
     role::Role,
 };
 use astrfleet_store::{Db, PgSettings};
-use astrfleet_testkit::postgres::{Database, Postgres};
+use astrfleet_testkit::{
+    app::default_sections,
+    postgres::{Database, Postgres},
+};
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -388,8 +391,10 @@ pub fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// The defaults, but where a test depends on a value.
 fn config() -> serde_json::Value {
-    json!({
+    let mut config = serde_json::to_value(default_sections()).unwrap();
+    let ours = json!({
         "serve": { "advertise": "" },
         "gateway": {
             "listen": "127.0.0.1:0", "metrics_listen": "none", "workers": 1, "public_url": "",
@@ -422,5 +427,11 @@ fn config() -> serde_json::Value {
             "liveness_failures": 2, "restart_after_failures": 5, "restart_backoff_s": 0, "restart_backoff_max_s": 0,
             "max_restarts": 100, "restarts_forgotten_after_s": 600,
         },
-    })
+    });
+    for (section, values) in ours.as_object().unwrap() {
+        for (key, value) in values.as_object().unwrap() {
+            config[section][key] = value.clone();
+        }
+    }
+    config
 }
