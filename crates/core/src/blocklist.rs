@@ -22,8 +22,9 @@ pub struct Block {
     pub channel: Option<String>,
     /// The tenant's own name of them, as in a session.
     pub end_user: String,
-    /// For people of the tenant; the end user is never told.
-    pub reason: String,
+    /// For people of the tenant; the end user is never told. Absent: none was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// They are heard again from here on. Absent: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
@@ -45,16 +46,15 @@ impl Block {
     /// The same with texts that have been checked.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what no session could match, a reason that is too long, and an end that is over at `now`.
+    /// [`Error::Invalid`] for what no session could match, a reason that is no line of text, and an end that is over at
+    /// `now`.
     pub fn checked(self, now: Timestamp) -> Result<Self, Error> {
         let end_user = text::display_name("end_user", &self.end_user, END_USER_CHARS_MAX)?;
         if let Some(channel) = &self.channel {
             text::channel("channel", channel)?;
         }
-        let reason = match self.reason.trim() {
-            "" => String::new(),
-            reason => text::display_name("reason", reason, REASON_CHARS_MAX)?,
-        };
+        let reason =
+            self.reason.map(|reason| text::display_name("reason", &reason, REASON_CHARS_MAX)).transpose()?;
         if self.until.is_some_and(|until| until <= now) {
             return Err(Error::invalid("until", "must lie ahead; leave it out to block for good"));
         }
@@ -72,7 +72,7 @@ mod tests {
             id: BlockId::parse("blk_0190000000007000800000000000abcd").unwrap(),
             channel: channel.map(str::to_owned),
             end_user: "ada".to_owned(),
-            reason: String::new(),
+            reason: None,
             until: until.map(Timestamp::from_micros),
             created_by: "usr_1".to_owned(),
             created_at: Timestamp::default(),
@@ -97,7 +97,10 @@ mod tests {
         assert!(block(None, Some(10)).checked(now).is_err());
         assert!(block(Some("Not A Channel"), None).checked(now).is_err());
         assert!(Block { end_user: " ".to_owned(), ..block(None, None) }.checked(now).is_err());
-        assert!(Block { reason: "x".repeat(501), ..block(None, None) }.checked(now).is_err());
-        assert_eq!(Block { reason: " spam\t".to_owned(), ..block(None, None) }.checked(now).unwrap().reason, "spam");
+        let because = |reason: &str| Block { reason: Some(reason.to_owned()), ..block(None, None) }.checked(now);
+        for bad in ["", "spam\t", "two\r\nlines", &"x".repeat(501)] {
+            assert!(because(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(because(" spam ").unwrap().reason.unwrap(), "spam");
     }
 }

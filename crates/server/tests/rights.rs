@@ -93,7 +93,7 @@ async fn another_process_hears_of_a_block_over_the_bus() {
         id: app.app.ids.block(),
         channel: None,
         end_user: "mallory".to_owned(),
-        reason: String::new(),
+        reason: None,
         until: None,
         created_by: "usr_1".to_owned(),
         created_at: app.app.clock.now(),

@@ -4,7 +4,7 @@ CREATE TABLE blocklist (
     id            TEXT   NOT NULL,
     channel       TEXT   NOT NULL,
     end_user      TEXT   NOT NULL,
-    reason        TEXT   NOT NULL,
+    reason        TEXT,
     blocked_until BIGINT,
     created_by    TEXT   NOT NULL,
     created_at    BIGINT NOT NULL,

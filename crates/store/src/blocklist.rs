@@ -58,7 +58,7 @@ struct Row {
     id: String,
     channel: String,
     end_user: String,
-    reason: String,
+    reason: Option<String>,
     blocked_until: Option<i64>,
     created_by: String,
     created_at: i64,
@@ -91,7 +91,7 @@ impl Blocklist for BlockRows {
             .bind(block.id.as_str())
             .bind(block.channel.as_deref().unwrap_or_default())
             .bind(storable(&block.end_user))
-            .bind(storable(&block.reason))
+            .bind(block.reason.as_deref().map(storable))
             .bind(micros(block.until))
             .bind(&block.created_by)
             .bind(block.created_at.micros())

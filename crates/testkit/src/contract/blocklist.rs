@@ -13,7 +13,7 @@ pub fn block(make: &Make, channel: Option<&str>, end_user: &str, until: Option<T
         id: make.ids.block(),
         channel: channel.map(str::to_owned),
         end_user: end_user.to_owned(),
-        reason: "schreibt Werbung 广告".to_owned(),
+        reason: Some("schreibt Werbung 广告".to_owned()),
         until,
         created_by: "usr_0190000000007000800000000000abcd".to_owned(),
         created_at: NOW,

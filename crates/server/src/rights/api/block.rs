@@ -18,9 +18,8 @@ pub(super) struct NewBlock {
     end_user: String,
     /// `api`, or a channel's id; every one where nothing is said.
     channel: Option<String>,
-    /// For your own people, at most 500 characters.
-    #[serde(default)]
-    reason: String,
+    /// For your own people: a line of 1 to 500 characters.
+    reason: Option<String>,
     /// Until when; for good where nothing is said.
     until: Option<Timestamp>,
 }
