@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Shorter than what tests are told to wait, longer than a busy machine sleeps.
-const LIFE_MS: u64 = 900;
+const LIFE_MS: u64 = 2_000;
 
 fn world() -> World {
     World::new().set("/message/lease_life_ms", json!(LIFE_MS))
