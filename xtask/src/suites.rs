@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, pipe},
+    path::Path,
     process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -18,8 +19,10 @@ use crate::{
 
 /// What is run once more on the second PostgreSQL.
 const STORE_SUITES: [&str; 4] = ["store_contract", "store_accepts", "store_servers", "row_security"];
-/// What is run once more on PostgreSQL, Redis and S3: whatever stands on a platform, and does not bring its own backends.
-const PLATFORM_PACKAGES: [&str; 2] = ["astrfleet-server", "astrfleet"];
+/// What is run once more on PostgreSQL, Redis and S3: whatever stands on a platform, by package and folder…
+const PLATFORM_PACKAGES: [(&str, &str); 2] = [("astrfleet-server", "crates/server"), ("astrfleet", "crates/cli")];
+/// …but for what stands on them in every run.
+const ON_SERVERS_ALWAYS: [&str; 2] = ["fleet", "faults"];
 /// How `testkit` is told so (`backends::BACKENDS`).
 const BACKENDS: (&str, &str) = ("ASTRFLEET_TEST_BACKENDS", "servers");
 /// How `testkit` is told which one (`parts::POSTGRES_VERSION`).
@@ -94,9 +97,12 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
     }
     if filter.is_empty() {
         let mut platforms = workspace.cargo();
-        platforms.args(["test", "--locked", "--no-fail-fast", "--test", "*"]);
-        for package in PLATFORM_PACKAGES {
+        platforms.args(["test", "--locked", "--no-fail-fast"]);
+        for (package, folder) in PLATFORM_PACKAGES {
             platforms.args(["--package", package]);
+            for suite in suites_in(&workspace.root.join(folder).join("tests"))? {
+                platforms.args(["--test", &suite]);
+            }
         }
         platforms.env(BACKENDS.0, BACKENDS.1);
         let before = suites.len();
@@ -120,6 +126,21 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
         suites.push(browser);
     }
     Ok((suites, good))
+}
+
+/// The suites in a folder `tests` that are to run once more.
+fn suites_in(folder: &Path) -> Result<Vec<String>> {
+    let mut suites = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let is_suite = path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").exists();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if is_suite && !ON_SERVERS_ALWAYS.contains(&&*name) {
+            suites.push(name);
+        }
+    }
+    suites.sort_unstable();
+    Ok(suites)
 }
 
 /// Runs a command with both its outputs in one stream, in order, and shows each line and hands it on.

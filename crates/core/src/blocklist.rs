@@ -53,8 +53,7 @@ impl Block {
         if let Some(channel) = &self.channel {
             text::channel("channel", channel)?;
         }
-        let reason =
-            self.reason.map(|reason| text::display_name("reason", &reason, REASON_CHARS_MAX)).transpose()?;
+        let reason = self.reason.map(|reason| text::display_name("reason", &reason, REASON_CHARS_MAX)).transpose()?;
         if self.until.is_some_and(|until| until <= now) {
             return Err(Error::invalid("until", "must lie ahead; leave it out to block for good"));
         }

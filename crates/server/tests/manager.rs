@@ -107,6 +107,18 @@ async fn is_stopped_started_and_restarted_by_request() {
     assert!(!app.runtime.is_running(&first.id));
     operate("stop").await;
     assert_eq!(app.instance(&acme).await, stopped, "a second stop changes nothing");
+    let manager = &app.app.manager;
+    assert!(manager.wait_ready(&acme.id, PATIENCE).await.is_err(), "nobody waits for what is not to come");
+    // As a start is written before the keeper hears of it.
+    app.store.instances(&acme.id).update(&Instance { desired: Desired::Running, ..stopped.clone() }).await.unwrap();
+    let waits = manager.wait_ready(&acme.id, PATIENCE);
+    let woken = async {
+        tokio::task::yield_now().await;
+        manager.wake(&acme.id);
+    };
+    assert!(tokio::join!(waits, woken).0.is_ok(), "but for what is");
+    operate("stop").await;
+    until(&app, &acme, |bot| bot.observed == Observed::Suspended).await;
     operate("start").await;
     let second = until_ready(&app, &acme).await;
     assert!(second.generation > first.generation);
@@ -114,11 +126,11 @@ async fn is_stopped_started_and_restarted_by_request() {
     assert_eq!(app.instance(&acme).await, second, "a second start changes nothing");
     operate("restart").await;
     let third = until(&app, &acme, |bot| bot.is_ready() && bot.generation > second.generation).await;
-    assert_eq!((third.restarts, app.runtime.starts().len()), (0, 3), "a restart by request is no accident");
+    assert_eq!((third.restarts, app.runtime.starts().len()), (0, 4), "a restart by request is no accident");
     let log = app.get(&owner, "/tenants/acme/audit-log").await.expect(200).json;
     let asked: Vec<&Value> = log["items"].as_array().unwrap().iter().map(|entry| &entry["detail"]["asked"]).collect();
     let asked: Vec<&str> = asked.into_iter().filter_map(Value::as_str).collect();
-    assert_eq!(asked, ["restart", "start", "start", "stop", "stop"]);
+    assert_eq!(asked, ["restart", "start", "start", "stop", "stop", "stop"]);
     end(&app).await;
 }
 

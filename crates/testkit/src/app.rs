@@ -192,10 +192,10 @@ impl TestApp {
         self.clock.advance(duration);
     }
 
-    /// The folder in which the platform keeps everything.
+    /// Whether the database has `text` anywhere on the disk.
     #[must_use]
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
+    pub fn stores(&self, text: &str) -> bool {
+        self.backends.stored(&self.folder).windows(text.len()).any(|part| part == text.as_bytes())
     }
 
     /// A platform administrator who is logged in.

@@ -73,6 +73,21 @@ impl Backends {
         db
     }
 
+    /// All that the database of the platform in `folder` has on the disk.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    pub fn stored(&self, folder: &TempDir) -> Vec<u8> {
+        match self {
+            Self::BuiltIn => {
+                let file = folder.path().join("test.sqlite");
+                let files = [file.clone(), folder.path().join("test.sqlite-wal")];
+                files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect()
+            }
+            Self::Servers(servers) => servers.database.dump(),
+        }
+    }
+
     /// A bus that hears what is told from now on.
     ///
     /// # Panics

@@ -311,6 +311,17 @@ impl Database {
         options(&self.folder, self.port, &self.name)
     }
 
+    /// All that is in it, as text.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn dump(&self) -> Vec<u8> {
+        let dumped = Command::new(find("pg_dump")).arg(self.url_of_superuser()).output().unwrap();
+        assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
+        dumped.stdout
+    }
+
     /// Its address for other programs, as its owner.
     #[must_use]
     pub fn url(&self) -> String {

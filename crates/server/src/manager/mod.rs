@@ -22,7 +22,7 @@ use std::{
 use astrfleet_core::{
     Error, Result,
     id::TenantId,
-    instance::{Instance, Observed},
+    instance::{Desired, Instance, Observed},
     page::PageRequest,
     ports::{BotAccess, BusEvent},
 };
@@ -149,11 +149,15 @@ impl Service {
                 let changed = self.changed.notified();
                 match self.route(tenant) {
                     Route::Ready { access, generation } => return Ok((access, generation)),
-                    Route::NotReady {
-                        observed: observed @ (Observed::Failed | Observed::Suspended | Observed::Deleting),
-                        reason,
-                    } => {
+                    Route::NotReady { observed: observed @ (Observed::Failed | Observed::Deleting), reason } => {
                         return Err(not_ready(observed, &reason));
+                    }
+                    Route::NotReady { observed: observed @ Observed::Suspended, reason } => {
+                        // Its keeper may not have seen yet that it is to run again.
+                        if self.base.store.instances(tenant).get().await?.desired != Desired::Running {
+                            return Err(not_ready(observed, &reason));
+                        }
+                        changed.await;
                     }
                     Route::NotReady { .. } => changed.await,
                 }
