@@ -191,7 +191,7 @@ impl Service {
 
     /// Another process took a message in whose queue is here.
     fn hear_of(&self, tenant: TenantId, message: MessageId) {
-        if self.owners.held(&tenant).is_none() || self.queues.holds(&tenant, &message) {
+        if !self.owners.hear(&tenant) || self.queues.holds(&tenant, &message) {
             return;
         }
         let service = self.clone();

@@ -39,6 +39,8 @@ struct State {
     used: Instant,
     /// It is known what was left in it.
     ready: bool,
+    /// Something was put into it by another process before that.
+    heard: bool,
 }
 
 impl Held {
@@ -67,9 +69,12 @@ impl Held {
         if self.is_in_time() { Ok(()) } else { Err(Error::Stale { what: "lease" }) }
     }
 
-    /// It is known what was left in it: from here on, messages are served.
-    pub fn set_ready(&self) {
-        self.lock().ready = true;
+    /// It is known what was left in it: from here on, messages are served. Returns whether another process put something
+    /// into it meanwhile.
+    pub fn set_ready(&self) -> bool {
+        let mut state = self.lock();
+        state.ready = true;
+        state.heard
     }
 
     /// Its lease was renewed.
@@ -158,6 +163,16 @@ impl Owners {
         lock(&self.held).get(tenant).filter(|held| held.lock().ready && held.is_in_time()).cloned()
     }
 
+    /// Another process put something into a queue. Returns whether that is here, and served.
+    pub fn hear(&self, tenant: &TenantId) -> bool {
+        let held = lock(&self.held).get(tenant).cloned();
+        held.is_some_and(|held| {
+            let mut state = held.lock();
+            state.heard |= !state.ready;
+            state.ready
+        })
+    }
+
     /// All that are here, also those that are not served yet.
     pub fn all(&self) -> Vec<Arc<Held>> {
         lock(&self.held).values().cloned().collect()
@@ -165,7 +180,7 @@ impl Owners {
 
     /// A lease was taken.
     pub fn hold(&self, tenant: &TenantId, epoch: i64, until: Instant, over: CancellationToken) -> Arc<Held> {
-        let state = Mutex::new(State { until, used: Instant::now(), ready: false });
+        let state = Mutex::new(State { until, used: Instant::now(), ready: false, heard: false });
         let held = Arc::new(Held { tenant: tenant.clone(), epoch, over, state });
         lock(&self.elsewhere).remove(tenant);
         // What was under way under an earlier epoch ends.
@@ -244,8 +259,9 @@ mod tests {
         let asked = Instant::now();
         let held = owners.hold(&tenant, 1, owners.end(asked), CancellationToken::new());
         assert!(owners.held(&tenant).is_none(), "it is not known yet what was left in it");
-        held.set_ready();
-        assert!(owners.held(&tenant).is_some());
+        assert!(!owners.hear(&tenant), "but something may come into it");
+        assert!(held.set_ready(), "which is looked for then");
+        assert!(owners.held(&tenant).is_some() && owners.hear(&tenant));
         advance(Duration::from_millis(8_999)).await;
         assert!(held.must_be_in_time().is_ok());
         advance(Duration::from_millis(1)).await;

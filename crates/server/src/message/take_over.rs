@@ -81,7 +81,9 @@ impl Service {
             self.give_back(&held).await;
             return Err(error);
         }
-        held.set_ready();
+        if held.set_ready() {
+            self.wake_waiting.notify_one();
+        }
         tracing::debug!(tenant_id = %tenant, epoch = held.epoch, "a queue was taken");
         self.base.tasks.spawn(self.clone().watch(Arc::clone(&held)));
         self.pump(tenant);
