@@ -91,6 +91,11 @@ enum Command {
     /// Talk to a tenant's bot
     #[command(after_help = "Examples:\n  astrfleet chat acme\n  astrfleet chat acme -m 'What are your opening hours?'")]
     Chat(ops::chat::Chat),
+    /// Show what happens in a tenant's conversations, as it does
+    #[command(
+        after_help = "Examples:\n  astrfleet events acme\n  astrfleet events acme --follow\n  astrfleet events acme --session ses_… --follow --json"
+    )]
+    Events(ops::events::Events),
     /// What a tenant used, by day
     Usage {
         /// Id or name
@@ -265,6 +270,7 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
         Command::Channel { command } => ops::channel::run(command, &target.client(environment).await?, output).await?,
         Command::Session { command } => ops::session::run(command, &target.client(environment).await?, output).await?,
         Command::Chat(chat) => ops::chat::run(chat, &target.client(environment).await?, output).await?,
+        Command::Events(events) => ops::events::run(events, &target.client(environment).await?, output).await?,
         Command::Usage { tenant } => {
             ops::account::usage(&target.client(environment).await?, &tenant, output).await?;
         }

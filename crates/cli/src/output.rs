@@ -62,7 +62,7 @@ impl Output {
 }
 
 /// Prints a line. A reader that has gone away (`| head`) is no failure.
-fn line(text: &str) {
+pub fn line(text: &str) {
     writeln!(std::io::stdout().lock(), "{text}").ok();
 }
 

@@ -13,8 +13,8 @@ use crate::{
     time::Timestamp,
 };
 
-macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident, $make:ident, $prefix:literal, $what:literal;)*) => {
+macro_rules! id_types {
+    ($($(#[$doc:meta])* $name:ident, $prefix:literal, $what:literal;)*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +85,12 @@ macro_rules! ids {
                 }
             }
         )*
+    };
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident, $make:ident, $prefix:literal, $what:literal;)*) => {
+        id_types! { $($(#[$doc])* $name, $prefix, $what;)* }
 
         impl Ids {
             $(
@@ -128,8 +134,45 @@ ids! {
     UsageId, usage, "use", "usage record";
     /// A process of the platform, from its start to its end.
     ReplicaId, replica, "rep", "replica";
+    /// Where a tenant is told of events.
+    WebhookId, webhook, "whk", "webhook";
+    /// One event for one webhook.
+    DeliveryId, delivery, "dlv", "delivery";
     /// A request to us.
     RequestId, request, "req", "request";
+}
+
+id_types! {
+    /// An event: its place in its tenant's sequence, and whose that is.
+    EventId, "evt", "event";
+}
+
+/// As many characters of a tenant's id stand in the ids of its events.
+const EVENT_OWNER_CHARS: usize = 16;
+
+impl EventId {
+    /// Of the event at a place, from 1, of a tenant's sequence. Those of one tenant sort as they happened.
+    #[must_use]
+    pub fn of(tenant: &TenantId, seq: i64) -> Self {
+        Self(format!("{}{:016x}{}", Self::PREFIX, seq.max(0), Self::owner(tenant)).into())
+    }
+
+    /// The place in the sequence.
+    #[must_use]
+    pub fn seq(&self) -> i64 {
+        let digits = self.0.get(Self::PREFIX.len()..Self::PREFIX.len() + 16).unwrap_or_default();
+        i64::from_str_radix(digits, 16).unwrap_or(i64::MAX)
+    }
+
+    /// Whether it is one of this tenant's.
+    #[must_use]
+    pub fn is_of(&self, tenant: &TenantId) -> bool {
+        self.0.ends_with(Self::owner(tenant))
+    }
+
+    fn owner(tenant: &TenantId) -> &str {
+        &tenant.0[tenant.0.len() - EVENT_OWNER_CHARS..]
+    }
 }
 
 /// Makes identifiers that only ever grow within this process, also when the clock is set back.
@@ -175,7 +218,7 @@ impl Ids {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Ids, MessageId, TenantId};
+    use super::{EventId, Ids, MessageId, TenantId};
     use crate::ports::{
         Clock,
         testing::{CountingRng, FixedClock},
@@ -210,6 +253,18 @@ mod tests {
         let edge = TenantId::edge(clock.now());
         let after = ids.tenant();
         assert!(before.as_str() < edge.as_str() && edge.as_str() < after.as_str(), "{before} {edge} {after}");
+    }
+
+    #[test]
+    fn an_event_is_named_by_its_place_and_its_tenant() {
+        let ids = Ids::new(Arc::new(FixedClock::at(1_000)), Arc::new(CountingRng::default()));
+        let (ours, theirs) = (ids.tenant(), ids.tenant());
+        let events: Vec<_> = [1, 2, 9, 10, 255, 256, i64::MAX].map(|seq| EventId::of(&ours, seq)).into();
+        assert!(events.is_sorted_by(|earlier, later| earlier < later));
+        assert_eq!(events[4].seq(), 255);
+        assert_eq!(EventId::parse(events[4].as_str()).unwrap(), events[4]);
+        assert!(events[4].is_of(&ours) && !events[4].is_of(&theirs));
+        assert_eq!(EventId::parse(&format!("evt_{}", "f".repeat(32))).unwrap().seq(), i64::MAX, "later than all");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod channel;
 pub mod chat;
 pub mod circuit;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod instance;
 pub mod member;

@@ -54,6 +54,8 @@ pub enum Action {
     AttachmentRead,
     AttachmentWrite,
     BlocklistManage,
+    EventRead,
+    WebhookManage,
     FleetRead,
     PlatformAuditRead,
 }
@@ -91,7 +93,8 @@ fn grant(action: Action) -> Grant {
         | A::LimitsRead
         | A::InstanceOpen
         | A::ChannelRead
-        | A::ChannelManage => from(Role::Admin),
+        | A::ChannelManage
+        | A::WebhookManage => from(Role::Admin),
         A::BlocklistManage => from(Role::Agent),
         A::InstanceRead => from_or_key(Role::Viewer, Scope::Instance),
         A::InstanceOperate | A::InstanceConfigure => from_or_key(Role::Admin, Scope::Instance),
@@ -100,7 +103,8 @@ fn grant(action: Action) -> Grant {
         | A::MessageRead
         | A::MessageWrite
         | A::AttachmentRead
-        | A::AttachmentWrite => from_or_key(Role::Agent, Scope::Chat),
+        | A::AttachmentWrite
+        | A::EventRead => from_or_key(Role::Agent, Scope::Chat),
     }
 }
 
@@ -138,6 +142,8 @@ impl Action {
             A::AttachmentRead => "attachment.read",
             A::AttachmentWrite => "attachment.write",
             A::BlocklistManage => "blocklist.manage",
+            A::EventRead => "event.read",
+            A::WebhookManage => "webhook.manage",
             A::FleetRead => "fleet.read",
             A::PlatformAuditRead => "platform_audit.read",
         }

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     auth,
     config::ServerConfig,
-    gateway, internal,
+    events, gateway, internal,
     internal::{Peers, Replica, Signer},
     llm, loops,
     loops::Loop,
@@ -89,6 +89,8 @@ pub struct App {
     pub llm: Arc<llm::Service>,
     /// Role `message`.
     pub message: Arc<message::Service>,
+    /// What happens, told as it does.
+    pub events: Arc<events::Service>,
     /// Role `gateway`.
     pub gateway: Arc<gateway::Service>,
 }
@@ -133,8 +135,9 @@ impl App {
             Arc::clone(&manager),
             Arc::clone(&llm),
         ));
+        let events = Arc::new(events::Service::new(Arc::clone(&base)));
         let gateway = Arc::new(gateway::Service::new(Arc::clone(&base))?);
-        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, gateway })
+        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, events, gateway })
     }
 
     /// Starts the loops of this process's roles, and listens to what other processes change.
@@ -151,7 +154,7 @@ impl App {
             .flat_map(|role| match role {
                 Role::Auth => auth::loops(self),
                 Role::Tenant => tenant::loops(self),
-                Role::Session => session::loops(self),
+                Role::Session => [session::loops(self), events::loops(self)].into_iter().flatten().collect(),
                 Role::Message => message::loops(self),
                 Role::Manager => manager::loops(self),
                 Role::Llm => llm::loops(self),
@@ -181,7 +184,7 @@ pub(crate) fn routes_of(role: Role) -> OpenApiRouter<App> {
     match role {
         Role::Auth => auth::routes(),
         Role::Tenant => tenant::routes(),
-        Role::Session => session::routes(),
+        Role::Session => session::routes().merge(events::routes()),
         Role::Message => message::routes(),
         Role::Manager => manager::routes().merge(gateway::dashboard_routes()),
         Role::Llm => llm::routes(),

@@ -25,6 +25,8 @@ pub struct ServerConfig {
     pub session: SessionConfig,
     /// Messages.
     pub message: MessageConfig,
+    /// What happened, and who is told.
+    pub events: EventsConfig,
     /// Models.
     pub llm: LlmConfig,
     /// Bots.
@@ -194,6 +196,16 @@ pub struct MessageConfig {
     pub lease_life_ms: u64,
     /// How long an answer under an `Idempotency-Key` is kept.
     pub idempotency_ttl_s: u64,
+}
+
+/// Section `[events]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsConfig {
+    /// How long what happened is kept for those who come late.
+    pub retention_s: u64,
+    /// Streams of events that one tenant may have open at this process.
+    pub streams_per_tenant: usize,
 }
 
 /// Section `[llm]`.

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod changes;
 pub mod config;
 pub mod context;
+pub mod events;
 pub mod extract;
 pub mod gateway;
 pub mod idempotency;

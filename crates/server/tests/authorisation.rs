@@ -102,6 +102,8 @@ const TABLE: &[(&str, For)] = &[
     ("POST /api/v1/tenants/{tenant}/sessions/{session}/messages", CHAT),
     ("GET /api/v1/tenants/{tenant}/sessions/{session}/messages/{message}", CHAT),
     ("POST /api/v1/tenants/{tenant}/sessions/{session}/messages/{message}/stop", CHAT),
+    ("GET /api/v1/tenants/{tenant}/events", CHAT),
+    ("GET /api/v1/tenants/{tenant}/sessions/{session}/events", CHAT),
     ("POST /api/v1/tenants/{tenant}/attachments", CHAT),
     ("GET /api/v1/tenants/{tenant}/attachments/{attachment}", CHAT),
     ("GET /api/v1/tenants/{tenant}/messages", CHAT),

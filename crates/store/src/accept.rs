@@ -12,6 +12,7 @@ use std::{
 
 use astrfleet_core::{
     Error, Result,
+    event::{Kind, NewEvent},
     id::{MessageId, SessionId, TenantId},
     message::Message,
     ports::{Accepted, NewMessage},
@@ -25,12 +26,14 @@ use tokio::{
 
 use crate::{
     db::{Db, Engine},
+    dialect,
+    events::{Told, UNNUMBERED_INSERT_TEXTS, append_with},
     failed::Failed,
     messages::attachments_json,
     postgres::Servers,
-    rows::{MAX_ROWS, Texts, scoped_texts, unnumbered_texts},
-    scope::{self, Scope},
-    statement::{read, run, statements},
+    rows::{MAX_ROWS, Texts, many, unnumbered_texts, values},
+    scope::{self, SETTING, Scope},
+    statement::{BEGIN, COMMIT, read, run, statements},
     values::{hex, storable, word},
 };
 
@@ -46,9 +49,37 @@ statements! {
 const COLUMNS: usize = 13;
 const TAIL: &str = "ON CONFLICT DO NOTHING RETURNING id";
 static ACCEPT_TEXTS: Texts = LazyLock::new(|| unnumbered_texts(ACCEPT.sql, COLUMNS, TAIL));
-/// The same for PostgreSQL: the statement itself says whose rows they are, which saves the `BEGIN` and the `COMMIT`.
-/// Not before the list is set is there any row, and each row is compared with the list after that.
-static SCOPED_ACCEPT_TEXTS: Texts = LazyLock::new(|| scoped_texts(ACCEPT.sql, COLUMNS, TAIL));
+/// The same for PostgreSQL, with their events, which elsewhere are statements of their own: one way to the server and
+/// back. The statement itself says whose rows they are, which saves the `BEGIN` and the `COMMIT`: not before the list is
+/// set is there any row, and each row is compared with the list after that.
+static SCOPED_ACCEPT_TEXTS: Texts = LazyLock::new(|| many(scoped_text));
+
+fn scoped_text(rows: usize) -> String {
+    let columns = ACCEPT.sql.split_once('(').map_or("", |(_, columns)| columns);
+    let (insert, values, list) = (ACCEPT.sql, values(COLUMNS, rows), rows * COLUMNS + 1);
+    let (accepted, blocked) = (Kind::MessageAccepted.name(), Kind::MessageBlocked.name());
+    format!(
+        "WITH said ({columns} AS (VALUES {values}),
+        inserted AS (
+            {insert} SELECT * FROM said WHERE (SELECT set_config('{SETTING}', ${list}, true)) IS NOT NULL
+            ON CONFLICT DO NOTHING RETURNING tenant_id, id, session_id, state, created_at
+        ),
+        heads AS (
+            INSERT INTO event_heads (tenant_id, seq)
+            SELECT tenant_id, COUNT(*) FROM inserted GROUP BY tenant_id ORDER BY tenant_id
+            ON CONFLICT (tenant_id) DO UPDATE SET seq = event_heads.seq + excluded.seq RETURNING tenant_id, seq
+        ),
+        told AS (
+            INSERT INTO events (tenant_id, seq, session_id, message_id, kind, data, created_at)
+            SELECT inserted.tenant_id,
+                heads.seq + 1 - ROW_NUMBER() OVER (PARTITION BY inserted.tenant_id ORDER BY inserted.id DESC),
+                session_id, id, CASE WHEN state = 'blocked' THEN '{blocked}' ELSE '{accepted}' END,
+                '{{\"message_id\":\"' || id || '\"}}', created_at
+            FROM inserted JOIN heads ON heads.tenant_id = inserted.tenant_id
+        )
+        SELECT id FROM inserted"
+    )
+}
 
 /// Not declared: there is nothing to run.
 const CONNECT: crate::statement::Statement =
@@ -295,7 +326,16 @@ impl Writer {
     /// The ids of the rows that were inserted.
     async fn insert(&mut self, rows: &[Waiting]) -> Result<Vec<String>, Failed> {
         let servers = match &self.engine {
-            Engine::Lite { writer, .. } => return insert!(ACCEPT_TEXTS, None::<&str>, rows, writer),
+            Engine::Lite { writer, .. } => {
+                let mut begun = run(&BEGIN, writer.begin_with(dialect::SQLITE_BEGIN)).await?;
+                let inserted = insert!(ACCEPT_TEXTS, None::<&str>, rows, &mut *begun)?;
+                let events = told(rows, &inserted);
+                if !events.is_empty() {
+                    append_with!(begun, &events, UNNUMBERED_INSERT_TEXTS);
+                }
+                run(&COMMIT, begun.commit()).await?;
+                return Ok(inserted);
+            }
             Engine::Pg(servers) => servers,
         };
         let scope = scope::list(rows.iter().map(|waiting| &waiting.row.message.tenant_id));
@@ -322,6 +362,14 @@ impl Writer {
         }
         outcome
     }
+}
+
+/// What those that were inserted tell.
+fn told(rows: &[Waiting], inserted: &[String]) -> Vec<Told> {
+    let inserted: HashSet<&str> = inserted.iter().map(String::as_str).collect();
+    let messages = rows.iter().map(|waiting| &waiting.row.message);
+    let new = messages.filter(|message| inserted.contains(message.id.as_str()));
+    new.map(|message| Told::new(&message.tenant_id, NewEvent::of_accepted(message))).collect()
 }
 
 /// Whoever has written reads what they wrote.

@@ -9,6 +9,9 @@ statements! {
         "DELETE FROM idempotency WHERE owner IN (SELECT id FROM api_keys WHERE tenant_id = $1)";
     ERASE_AUDIT_LOG = "tenant.erase_audit_log", "DELETE FROM audit_log WHERE log = $1";
     ERASE_AUDIT_HEADS = "tenant.erase_audit_heads", "DELETE FROM audit_heads WHERE log = $1";
+    /// Before the events: whoever is about to write one waits for this, and then finds no tenant.
+    ERASE_EVENT_HEADS = "tenant.erase_event_heads", "DELETE FROM event_heads WHERE tenant_id = $1";
+    ERASE_EVENTS = "tenant.erase_events", "DELETE FROM events WHERE tenant_id = $1";
     ERASE_API_KEYS = "tenant.erase_api_keys", "DELETE FROM api_keys WHERE tenant_id = $1";
     ERASE_INVITATIONS = "tenant.erase_invitations", "DELETE FROM invitations WHERE tenant_id = $1";
     ERASE_MEMBERS = "tenant.erase_members", "DELETE FROM members WHERE tenant_id = $1";

@@ -12,6 +12,7 @@ pub mod blocklist;
 pub mod db;
 mod dialect;
 mod erase;
+pub mod events;
 mod failed;
 pub mod idempotency;
 pub mod instances;
@@ -48,6 +49,7 @@ pub fn statements() -> Vec<&'static Statement> {
         audit::STATEMENTS,
         blocklist::STATEMENTS,
         erase::STATEMENTS,
+        events::STATEMENTS,
         idempotency::STATEMENTS,
         instances::STATEMENTS,
         invitations::STATEMENTS,

@@ -3,6 +3,7 @@
 
 use astrfleet_core::{
     Error, Result,
+    event::NewEvent,
     id::{AttachmentId, MessageId, SessionId, TenantId},
     message::{Exchange, Failure, Message, State, TokenUsage},
     page::{Page, PageRequest},
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 
 use crate::{
     db::Db,
+    events::{Told, append},
     scope::Scope,
     statement::{affected, read, read_stale, run, statements, transaction},
     values::{read_id, read_json, read_number, read_word, storable, token_count, word},
@@ -174,6 +176,21 @@ struct DeliveryRow {
 /// The list of an answer's attachments, as it stands in its column.
 pub(crate) fn attachments_json(message: &Message) -> Result<String> {
     serde_json::to_string(&message.attachments).map_err(Error::internal)
+}
+
+/// In which states a message is looked for, one turn after the other, each as [`FINISH`] wants them; and whether its end
+/// is then a repair: only the state that it was found in tells.
+fn turns(from: &[State], outcome: &Outcome) -> Result<Vec<(bool, Vec<String>)>> {
+    let whole = matches!(outcome, Outcome::Reply(reply) if reply.state == State::Done);
+    let (cut_off, others): (Vec<State>, Vec<State>) =
+        from.iter().partition(|state| whole && **state == State::Interrupted);
+    let mut turns = Vec::new();
+    for (repaired, states) in [(false, others), (true, cut_off)] {
+        let Some(first) = states.first() else { continue };
+        let words = (0..STATES).map(|index| word(states.get(index).unwrap_or(first))).collect::<Result<_>>()?;
+        turns.push((repaired, words));
+    }
+    Ok(turns)
 }
 
 /// Binds the columns of [`REPLY`] in its order.
@@ -356,28 +373,32 @@ impl Messages for MessageRows {
 
     async fn finish(&self, id: &MessageId, from: &[State], outcome: Outcome, now: Timestamp) -> Result<bool> {
         self.check(id, &outcome)?;
-        let Some(first) = from.first() else { return Ok(false) };
-        let states = (0..STATES).map(|index| word(from.get(index).unwrap_or(first))).collect::<Result<Vec<_>>>()?;
+        let turns = turns(from, &outcome)?;
         let (state, failure) = match &outcome {
             Outcome::Reply(reply) => (reply.state, None),
             Outcome::NoReply(state, failure) => (*state, failure.as_ref()),
         };
         let state = word(&state)?;
         let finished = transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
-            let mut finish = sqlx::query_scalar::<_, String>(FINISH.sql)
-                .bind(self.tenant.as_str())
-                .bind(id.as_str())
-                .bind(&state)
-                .bind(failure.map(|failure| failure.code.as_str()))
-                .bind(failure.map(|failure| storable(&failure.detail)))
-                .bind(now.micros());
-            for state in &states {
-                finish = finish.bind(state);
+            let mut found = None;
+            for (repaired, states) in &turns {
+                let mut finish = sqlx::query_scalar::<_, String>(FINISH.sql)
+                    .bind(self.tenant.as_str())
+                    .bind(id.as_str())
+                    .bind(&state)
+                    .bind(failure.map(|failure| failure.code.as_str()))
+                    .bind(failure.map(|failure| storable(&failure.detail)))
+                    .bind(now.micros());
+                for state in states {
+                    finish = finish.bind(state);
+                }
+                finish = finish.bind(self.lease()).bind(self.epoch());
+                if let Some(session) = run(&FINISH, finish.fetch_all(&mut *connection)).await?.pop() {
+                    found = Some((session, *repaired));
+                    break;
+                }
             }
-            finish = finish.bind(self.lease()).bind(self.epoch());
-            let Some(session) = run(&FINISH, finish.fetch_all(&mut *connection)).await?.pop() else {
-                return Ok(false);
-            };
+            let Some((session, repaired)) = found else { return Ok(false) };
             if let Outcome::Reply(reply) = &outcome {
                 if reply.session_id.as_str() != session {
                     return Err(Error::internal(format!("the answer to {id} is in another session")));
@@ -393,6 +414,10 @@ impl Messages for MessageRows {
                 .bind(&session)
                 .bind(now.micros());
             run(&TOUCH_SESSION, touch.execute(&mut *connection)).await?;
+            let session = read_id("messages.session_id", &session, SessionId::parse)?;
+            if let Some(ended) = NewEvent::of_outcome(id, session, &outcome, repaired, now) {
+                append!(connection, &[Told::new(&self.tenant, ended)]);
+            }
             Ok(true)
         })?;
         if !finished {

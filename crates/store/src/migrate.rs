@@ -82,6 +82,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_leases", twins),
     migration!(5, "0005_blocklist", twins),
     migration!(6, "0006_search", twins),
+    migration!(7, "0007_events", twins),
 ];
 
 /// A step, and whether the database has made it.

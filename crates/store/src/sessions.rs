@@ -2,6 +2,7 @@
 
 use astrfleet_core::{
     Error, Result,
+    event::NewEvent,
     id::{MessageId, SessionId, TenantId},
     page::{Page, PageRequest},
     ports::Sessions,
@@ -12,8 +13,9 @@ use async_trait::async_trait;
 
 use crate::{
     db::Db,
+    events::{Told, append},
     scope::Scope,
-    statement::{affected, change, read, read_stale, statements},
+    statement::{read, read_stale, run, statements, transaction},
     values::{read_id, read_json, read_word, word},
 };
 
@@ -39,6 +41,8 @@ statements! {
         WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
     LIST_OF_END_USER = "session.list_of_end_user", concat!("SELECT ", session_columns!(), " FROM sessions
         WHERE tenant_id = $1 AND id < $2 AND end_user = $4 ORDER BY id DESC LIMIT $3");
+    /// The state before a change: that is of this version.
+    STATE = "session.state", "SELECT state FROM sessions WHERE tenant_id = $1 AND id = $2 AND version = $3";
     /// An exchange may have ended since the caller read the session: its last activity never goes back.
     UPDATE = "session.update", concat!("UPDATE sessions SET state = $4, close_reason = $5, metadata = $6,
             generation = $7, last_active_at = CASE WHEN last_active_at > $8 THEN last_active_at ELSE $8 END,
@@ -109,11 +113,9 @@ impl Sessions for SessionRows {
     async fn insert(&self, session: &Session) -> Result<()> {
         let state = word(&session.state)?;
         let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
-        affected!(
-            &self.db,
-            Scope::Tenant(&self.tenant),
-            INSERT,
-            sqlx::query(INSERT.sql)
+        let opened = NewEvent::of_session(None, session);
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
+            let insert = sqlx::query(INSERT.sql)
                 .bind(self.tenant.as_str())
                 .bind(session.id.as_str())
                 .bind(&session.end_user)
@@ -124,10 +126,13 @@ impl Sessions for SessionRows {
                 .bind(session.generation)
                 .bind(session.created_at.micros())
                 .bind(session.last_active_at.micros())
-                .bind(session.version)
-        )
-        .map_err(|failed| failed.or_missing("tenant"))?;
-        Ok(())
+                .bind(session.version);
+            run(&INSERT, insert.execute(&mut *connection)).await.map_err(|failed| failed.or_missing("tenant"))?;
+            if let Some(opened) = &opened {
+                append!(connection, &[Told::new(&self.tenant, opened.clone())]);
+            }
+            Ok(())
+        })
     }
 
     async fn get(&self, id: &SessionId) -> Result<Session> {
@@ -173,21 +178,32 @@ impl Sessions for SessionRows {
     async fn update(&self, session: &Session) -> Result<Session> {
         let state = word(&session.state)?;
         let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
-        // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
-        let updated =
-            change!(&self.db, Scope::Tenant(&self.tenant), UPDATE, pool => sqlx::query_as::<_, Row>(UPDATE.sql)
-            .bind(self.tenant.as_str())
-            .bind(session.id.as_str())
-            .bind(session.version)
-            .bind(&state)
-            .bind(reason.as_deref())
-            .bind(session.metadata.to_string())
-            .bind(session.generation)
-            .bind(session.last_active_at.micros())
-            .fetch_all(pool))?
-            .pop();
-        if let Some(row) = updated {
-            return row.read();
+        let updated: Option<Session> = transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
+            let ask = sqlx::query_scalar::<_, String>(STATE.sql)
+                .bind(self.tenant.as_str())
+                .bind(session.id.as_str())
+                .bind(session.version);
+            let Some(before) = run(&STATE, ask.fetch_optional(&mut *connection)).await? else { return Ok(None) };
+            let update = sqlx::query_as::<_, Row>(UPDATE.sql)
+                .bind(self.tenant.as_str())
+                .bind(session.id.as_str())
+                .bind(session.version)
+                .bind(&state)
+                .bind(reason.as_deref())
+                .bind(session.metadata.to_string())
+                .bind(session.generation)
+                .bind(session.last_active_at.micros());
+            // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
+            let Some(row) = run(&UPDATE, update.fetch_all(&mut *connection)).await?.pop() else { return Ok(None) };
+            let stored = row.read()?;
+            let before = read_word("sessions.state", before)?;
+            if let Some(changed) = NewEvent::of_session(Some(before), &stored) {
+                append!(connection, &[Told::new(&self.tenant, changed)]);
+            }
+            Ok(Some(stored))
+        })?;
+        if let Some(stored) = updated {
+            return Ok(stored);
         }
         self.get(&session.id).await?;
         Err(Error::Stale { what: "session" })

@@ -3,16 +3,17 @@
 use astrfleet_core::{
     id::TenantId,
     ports::{
-        ApiKeys, Attachments, AuditLog, Blocklist, Fence, Idempotency, Instances, Invitations, Leases, Members,
+        ApiKeys, Attachments, AuditLog, Blocklist, Events, Fence, Idempotency, Instances, Invitations, Leases, Members,
         Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger, Users,
     },
 };
 
 use crate::{
     api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, blocklist::BlockRows, db::Db,
-    idempotency::IdempotencyRows, instances::InstanceRows, invitations::InvitationRows, leases::LeaseRows,
-    members::MemberRows, messages::MessageRows, refresh_tokens::RefreshTokenRows, search::SearchRows,
-    sessions::SessionRows, system::SystemRows, tenants::TenantRows, usage::UsageRows, users::UserRows,
+    events::EventRows, idempotency::IdempotencyRows, instances::InstanceRows, invitations::InvitationRows,
+    leases::LeaseRows, members::MemberRows, messages::MessageRows, refresh_tokens::RefreshTokenRows,
+    search::SearchRows, sessions::SessionRows, system::SystemRows, tenants::TenantRows, usage::UsageRows,
+    users::UserRows,
 };
 
 impl Store for Db {
@@ -74,6 +75,10 @@ impl Store for Db {
 
     fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger> {
         Box::new(UsageRows::new(self, tenant))
+    }
+
+    fn events(&self, tenant: &TenantId) -> Box<dyn Events> {
+        Box::new(EventRows::new(self, tenant))
     }
 
     fn idempotency(&self, owner: &str) -> Box<dyn Idempotency> {

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use crate::{
     api_keys,
     db::Db,
-    idempotency, instances, invitations,
+    events, idempotency, instances, invitations,
     scope::Scope,
     sessions::{self, session_columns},
     statement::{read, statements},
@@ -149,6 +149,14 @@ impl System for SystemRows {
         .into_iter()
         .map(sessions::Row::read)
         .collect()
+    }
+
+    async fn newest_events(&self, tenants: &[TenantId]) -> Result<Vec<(TenantId, i64)>> {
+        events::newest(&self.db, tenants).await
+    }
+
+    async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<u64> {
+        events::delete_before(&self.db, before, limit).await
     }
 
     async fn delete_idempotency(&self, before: Timestamp, limit: u32) -> Result<u64> {

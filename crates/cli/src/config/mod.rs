@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use astrfleet_core::plan::Plan;
 use astrfleet_server::config::{
-    AuthConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServeConfig, ServerConfig, SessionConfig,
-    TenantConfig, UpstreamConfig,
+    AuthConfig, EventsConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServeConfig, ServerConfig,
+    SessionConfig, TenantConfig, UpstreamConfig,
 };
 use figment::{
     Figment,
@@ -54,6 +54,7 @@ pub struct Config {
     plans: BTreeMap<String, Plan>,
     session: SessionConfig,
     message: MessageConfig,
+    events: EventsConfig,
     llm: LlmConfig,
     manager: ManagerConfig,
 }
@@ -231,6 +232,7 @@ impl Config {
             plans: self.plans.clone(),
             session: self.session.clone(),
             message: self.message.clone(),
+            events: self.events.clone(),
             llm: self.llm.clone(),
             manager: self.manager.clone(),
         })

@@ -7,6 +7,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod errors;
+pub mod events;
 pub mod healthcheck;
 pub mod instance;
 pub mod key;

@@ -18,9 +18,9 @@ pub use runtime::{
     Runtime,
 };
 pub use store::{
-    Accepted, ApiKeys, Attachments, AuditLog, Begun, Blocklist, Delivery, Idempotency, Instances, Invitations, Members,
-    Messages, NewMessage, NewSearchBlock, Outcome, RefreshTokens, Search, SearchBlock, Sessions, Store, StoredAnswer,
-    System, Tenants, UsageLedger, Users,
+    Accepted, ApiKeys, Attachments, AuditLog, Begun, Blocklist, Delivery, Events, Idempotency, Instances, Invitations,
+    Members, Messages, NewMessage, NewSearchBlock, Outcome, RefreshTokens, Search, SearchBlock, Sessions, Store,
+    StoredAnswer, System, Tenants, UsageLedger, Users,
 };
 
 use crate::time::Timestamp;

@@ -11,6 +11,7 @@ use crate::{
     audit::{Entry, NewEntry},
     blocklist::Block,
     error::Result,
+    event::{Event, NewEvent},
     id::{
         ApiKeyId, AttachmentId, BlockId, InstanceId, InvitationId, LoginId, MessageId, RefreshTokenId, SessionId,
         TenantId, UserId,
@@ -64,6 +65,8 @@ pub trait Store: Send + Sync {
     fn blocklist(&self, tenant: &TenantId) -> Box<dyn Blocklist>;
     /// The usage ledger of `tenant`.
     fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger>;
+    /// What happened to `tenant`.
+    fn events(&self, tenant: &TenantId) -> Box<dyn Events>;
     /// Answers that were given under an `Idempotency-Key`. `owner` is whoever sent it: a caller's actor.
     fn idempotency(&self, owner: &str) -> Box<dyn Idempotency>;
     /// Who alone may do what.
@@ -445,6 +448,21 @@ pub trait UsageLedger: Send + Sync {
     async fn tokens_since(&self, since: Timestamp) -> Result<u64>;
 }
 
+/// What happened to one tenant: one sequence, without gaps but for what was deleted at its beginning. Whatever is at a
+/// place was there before anything at a later one could be seen, so nobody who asks for what comes after the last one
+/// that they saw misses any.
+#[async_trait]
+pub trait Events: Send + Sync {
+    /// The places of the oldest that is kept and of the newest that there ever was. Where none is kept, the oldest is
+    /// the one after the newest; from 1.
+    async fn bounds(&self) -> Result<(i64, i64)>;
+    /// At most `limit` after a place, the oldest first, each with the message that it is about, as that stands now.
+    /// `session` narrows them.
+    async fn after(&self, seq: i64, session: Option<&SessionId>, limit: u32) -> Result<Vec<Event>>;
+    /// Tells of something that is no message and no session: those are told of by whoever stores them.
+    async fn append(&self, event: &NewEvent) -> Result<()>;
+}
+
 /// An answer that is given again under the same `Idempotency-Key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredAnswer {
@@ -522,6 +540,10 @@ pub trait System: Send + Sync {
     ) -> Result<Vec<(TenantId, MessageId)>>;
     /// At most `limit` sessions that are not closed, in which nobody wrote since `before`, and no message is unfinished.
     async fn idle_sessions(&self, before: Timestamp, limit: u32) -> Result<Vec<Session>>;
+    /// The place of the newest event of each of these tenants that has any.
+    async fn newest_events(&self, tenants: &[TenantId]) -> Result<Vec<(TenantId, i64)>>;
+    /// Deletes at most `limit` events from before `before`. Returns how many.
+    async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<u64>;
     /// Deletes at most `limit` answers kept under an `Idempotency-Key` since before `before`. Returns how many.
     async fn delete_idempotency(&self, before: Timestamp, limit: u32) -> Result<u64>;
 }

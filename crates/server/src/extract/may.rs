@@ -26,6 +26,7 @@ may! {
     TenantCreate TenantList TenantRead TenantUpdate TenantSuspend TenantResume TenantDelete UserManage
     MemberRead MemberManage InvitationManage ApiKeyManage AuditRead UsageRead LimitsRead
     InstanceRead InstanceOperate InstanceConfigure InstanceOpen ChannelRead ChannelManage
-    SessionRead SessionWrite MessageRead MessageWrite AttachmentRead AttachmentWrite BlocklistManage
+    SessionRead SessionWrite MessageRead MessageWrite AttachmentRead AttachmentWrite BlocklistManage EventRead
+    WebhookManage
     FleetRead PlatformAuditRead
 }

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod blobs;
 pub mod blocklist;
 pub mod bus;
+pub mod events;
 pub mod idempotency;
 pub mod instances;
 pub mod interleavings;

@@ -418,6 +418,7 @@ fn config() -> serde_json::Value {
             "concurrent_chats": 8, "queue_length": 50, "answer_timeout_s": 30, "wait_for_bot_s": 30,
             "stream_memory_s": 60, "max_attempts": 3, "lease_life_ms": 10_000, "idempotency_ttl_s": 86_400,
         },
+        "events": { "retention_s": 604_800, "streams_per_tenant": 100 },
         "llm": {
             "api_key": null, "base_url": "https://api.example.com/v1", "model": "demo", "upstreams": [],
             "max_request_bytes": 1_000_000, "max_answer_bytes": 1_000_000, "concurrent_calls": 4,

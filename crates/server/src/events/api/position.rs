@@ -1,0 +1,57 @@
+//! Where a reader was: `Last-Event-ID`, or `?after=` for those who cannot set a header.
+
+use astrfleet_core::{Error, Result, id::EventId};
+use axum::{extract::Query, http::request::Parts};
+use serde::Deserialize;
+
+use crate::events::Seen;
+
+/// The same, for the description of the API.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes; `read` reads")]
+pub(super) struct Position {
+    /// Goes on after this event, or from the oldest that is kept with `0`. `Last-Event-ID` says the same and wins.
+    /// Without either: what happens from now on.
+    #[param(example = "0")]
+    after: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    after: Option<String>,
+}
+
+/// None: from now on.
+pub(super) fn read(parts: &Parts) -> Result<Option<Seen>> {
+    if let Some(value) = parts.headers.get("last-event-id").filter(|value| !value.is_empty()) {
+        return seen("Last-Event-ID", value.to_str().unwrap_or("not text")).map(Some);
+    }
+    let Query(raw) = Query::<Raw>::try_from_uri(&parts.uri)
+        .map_err(|_| Error::invalid("after", "must be given once at the most"))?;
+    raw.after.map(|after| seen("after", &after)).transpose()
+}
+
+fn seen(field: &'static str, text: &str) -> Result<Seen> {
+    if text == "0" {
+        return Ok(Seen::Nothing);
+    }
+    let wrong = |_| Error::invalid(field, "must be the id of an event that you have seen, or 0 for the beginning");
+    EventId::parse(text).map(Seen::UpTo).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seen;
+    use crate::events::Seen;
+
+    #[test]
+    fn a_position_is_an_events_id_or_the_beginning() {
+        assert_eq!(seen("after", "0").unwrap(), Seen::Nothing);
+        let id = format!("evt_{:016x}{}", 7, "a".repeat(16));
+        assert!(matches!(seen("after", &id).unwrap(), Seen::UpTo(id) if id.seq() == 7));
+        for bad in ["", "7", "-1", "msg_00000000000000000000000000000000", "evt_x"] {
+            assert!(seen("after", bad).is_err(), "{bad}");
+        }
+    }
+}
