@@ -96,6 +96,11 @@ enum Command {
         after_help = "Examples:\n  astrfleet events acme\n  astrfleet events acme --follow\n  astrfleet events acme --session ses_… --follow --json"
     )]
     Events(ops::events::Events),
+    /// Tell a tenant's own systems of what happens: signed, tried again, in order
+    Webhook {
+        #[command(subcommand)]
+        command: ops::webhook::Command,
+    },
     /// What a tenant used, by day
     Usage {
         /// Id or name
@@ -271,6 +276,7 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
         Command::Session { command } => ops::session::run(command, &target.client(environment).await?, output).await?,
         Command::Chat(chat) => ops::chat::run(chat, &target.client(environment).await?, output).await?,
         Command::Events(events) => ops::events::run(events, &target.client(environment).await?, output).await?,
+        Command::Webhook { command } => ops::webhook::run(command, &target.client(environment).await?, output).await?,
         Command::Usage { tenant } => {
             ops::account::usage(&target.client(environment).await?, &tenant, output).await?;
         }

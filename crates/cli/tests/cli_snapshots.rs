@@ -87,7 +87,8 @@ impl Shell {
         let id = format!("${{1}}_{}", "0".repeat(32));
         for (pattern, replacement) in [
             (home.as_str(), "HOME"),
-            (r"\b(ten|usr|ses|msg|bot|key|req)_[0-9a-f]{32}", id.as_str()),
+            (r"\b(ten|usr|ses|msg|bot|key|req|evt|whk|dlv)_[0-9a-f]{32}", id.as_str()),
+            (r"\bwhsec_[A-Za-z0-9+/=]{44}", "whsec_SECRET"),
             (r"\bastr_[A-Za-z0-9_-]{43}", "astr_SECRET"),
             (r"\bastr_[A-Za-z0-9_-]{7}\b", "astr_1234567"),
             (r"\?ticket=[A-Za-z0-9_-]{43}", "?ticket=TICKET"),
@@ -203,6 +204,43 @@ async fn a_bot_and_a_conversation_with_it() {
 }
 
 #[tokio::test]
+async fn what_happens_and_who_is_told() {
+    let app = TestApp::new().await;
+    let admin = app.admin().await;
+    app.tenant("acme").await;
+    let mut shell = Shell::at(&app, &admin).await;
+    shell.show("events acme").await;
+    shell.show("webhook list acme").await;
+    shell.show("webhook create acme https://example.com/hook --event session.opened --description shop").await;
+    shell.show("webhook create acme http://example.com/hook").await;
+    shell.show("webhook create acme https://10.0.0.1/").await;
+    shell.show("webhook create acme https://example.com/hook --event everything").await;
+    let webhooks = json_of("webhooks", &shell.run("webhook list acme --json").await);
+    let webhook = webhooks["items"][0]["id"].as_str().unwrap();
+    shell.show(&format!("webhook show acme {webhook}")).await;
+    shell.show(&format!("webhook change acme {webhook}")).await;
+    shell.show(&format!("webhook change acme {webhook} --all-events --disable")).await;
+    shell.show(&format!("webhook rotate-secret acme {webhook}")).await;
+    shell.show(&format!("webhook deliveries acme {webhook} --state failed")).await;
+    shell.show(&format!("webhook deliveries acme {webhook} --state lost --limit 5")).await;
+    shell.show(&format!("webhook replay acme {webhook} dlv_x")).await;
+    let session = app.post(&admin, "/tenants/acme/sessions", serde_json::json!({"end_user": "ada"})).await.expect(201);
+    let session = session.json["id"].as_str().unwrap();
+    app.post(&admin, &format!("/tenants/acme/sessions/{session}/close"), serde_json::json!({})).await.expect(200);
+    shell.show("events acme").await;
+    shell.show(&format!("events acme --session {session}")).await;
+    shell.show("events acme --after 7").await;
+    shell.show("events globex --follow").await;
+    let events = shell.run("events acme --json").await;
+    let events: Vec<Value> = events.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[1]["event"], "session.closed");
+    let after = shell.run(&format!("events acme --after {} --json", events[0]["id"].as_str().unwrap())).await;
+    assert_eq!(serde_json::from_str::<Value>(&after.out).unwrap(), events[1]);
+    shell.show(&format!("webhook delete acme {webhook}")).await;
+    shell.must_match("what_happens_and_who_is_told");
+}
+
+#[tokio::test]
 async fn json_is_json_on_every_command() {
     let app = TestApp::new().await;
     let admin = app.admin().await;
@@ -234,6 +272,8 @@ async fn json_is_json_on_every_command() {
         "instance config acme",
         "channel list acme",
         "session list acme",
+        "webhook create acme https://example.com/hook",
+        "webhook list acme",
         "usage acme",
         "audit",
         "audit acme",

@@ -19,6 +19,7 @@ pub const TEXT_CHARS_MAX: usize = 16 * 1024;
 
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = EventKind)]
 pub enum Kind {
     /// A message is durable.
     #[serde(rename = "message.accepted")]
@@ -151,6 +152,17 @@ pub struct ToldMessage {
     pub usage: Option<TokenUsage>,
     /// When it was accepted.
     pub created_at: Timestamp,
+}
+
+/// No more of an event than it takes to decide who is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Which.
+    pub id: EventId,
+    /// Its kind.
+    pub kind: String,
+    /// The conversation, where it is about one.
+    pub session_id: Option<SessionId>,
 }
 
 /// What is to be told.

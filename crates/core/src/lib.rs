@@ -28,5 +28,6 @@ pub mod text;
 pub mod time;
 pub mod usage;
 pub mod user;
+pub mod webhook;
 
 pub use error::{Error, Result};

@@ -25,6 +25,7 @@ pub enum Author {
 /// or `interrupted` where only a part of it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = MessageState)]
 pub enum State {
     /// Durable. Nobody has answered yet.
     Accepted,

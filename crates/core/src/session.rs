@@ -11,6 +11,7 @@ use crate::{
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SessionState)]
 pub enum State {
     /// The bot.
     Bot,

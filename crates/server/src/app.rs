@@ -22,7 +22,7 @@ use crate::{
     problem,
     role::Role,
     secrets::Secrets,
-    session, tenant,
+    session, tenant, webhook,
 };
 
 /// The backends that were picked.
@@ -91,6 +91,8 @@ pub struct App {
     pub message: Arc<message::Service>,
     /// What happens, told as it does.
     pub events: Arc<events::Service>,
+    /// And told to tenants' own systems.
+    pub webhook: Arc<webhook::Service>,
     /// Role `gateway`.
     pub gateway: Arc<gateway::Service>,
 }
@@ -136,8 +138,9 @@ impl App {
             Arc::clone(&llm),
         ));
         let events = Arc::new(events::Service::new(Arc::clone(&base)));
+        let webhook = Arc::new(webhook::Service::new(Arc::clone(&base), Arc::clone(&auth)));
         let gateway = Arc::new(gateway::Service::new(Arc::clone(&base))?);
-        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, events, gateway })
+        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, events, webhook, gateway })
     }
 
     /// Starts the loops of this process's roles, and listens to what other processes change.
@@ -155,7 +158,7 @@ impl App {
                 Role::Auth => auth::loops(self),
                 Role::Tenant => tenant::loops(self),
                 Role::Session => [session::loops(self), events::loops(self)].into_iter().flatten().collect(),
-                Role::Message => message::loops(self),
+                Role::Message => [message::loops(self), webhook::loops(self)].into_iter().flatten().collect(),
                 Role::Manager => manager::loops(self),
                 Role::Llm => llm::loops(self),
                 Role::Gateway => Vec::new(),
@@ -185,7 +188,7 @@ pub(crate) fn routes_of(role: Role) -> OpenApiRouter<App> {
         Role::Auth => auth::routes(),
         Role::Tenant => tenant::routes(),
         Role::Session => session::routes().merge(events::routes()),
-        Role::Message => message::routes(),
+        Role::Message => message::routes().merge(webhook::routes()),
         Role::Manager => manager::routes().merge(gateway::dashboard_routes()),
         Role::Llm => llm::routes(),
         Role::Gateway => gateway::routes(),

@@ -27,6 +27,8 @@ pub struct ServerConfig {
     pub message: MessageConfig,
     /// What happened, and who is told.
     pub events: EventsConfig,
+    /// Who is told of it over the network.
+    pub webhooks: WebhooksConfig,
     /// Models.
     pub llm: LlmConfig,
     /// Bots.
@@ -206,6 +208,32 @@ pub struct EventsConfig {
     pub retention_s: u64,
     /// Streams of events that one tenant may have open at this process.
     pub streams_per_tenant: usize,
+}
+
+/// Section `[webhooks]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// How long a receiver may take for its answer.
+    pub timeout_s: u64,
+    /// Whether receivers may be in private networks.
+    pub allow_private: bool,
+    /// Whether receivers may be reached without TLS.
+    pub allow_http: bool,
+    /// Webhooks of one tenant.
+    pub max_per_tenant: u32,
+    /// Deliveries that wait for one webhook; the events after them wait in the outbox.
+    pub pending_max: u32,
+    /// Deliveries that are tried at the same moment by this process.
+    pub concurrency: usize,
+    /// The same for one webhook.
+    pub concurrency_per_webhook: usize,
+    /// How long the secret before the new one signs too.
+    pub secret_overlap_s: u64,
+    /// How long a webhook may take nothing before it is switched off.
+    pub disable_after_s: u64,
+    /// How long deliveries are kept that have come to their end.
+    pub retention_s: u64,
 }
 
 /// Section `[llm]`.

@@ -40,7 +40,7 @@ const ABANDONED_AFTER: Duration = Duration::from_mins(5);
 /// Headers that are kept with an answer.
 const KEPT_HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
 /// Where answers show a secret: it is shown once, and not stored.
-const SECRET_ENDINGS: [&str; 3] = ["/api-keys", "/invitations", "/instance/open"];
+const SECRET_ENDINGS: [&str; 5] = ["/api-keys", "/invitations", "/instance/open", "/webhooks", "/rotate-secret"];
 
 /// An answer as it is kept.
 #[derive(Serialize, Deserialize)]

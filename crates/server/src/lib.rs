@@ -25,3 +25,4 @@ pub mod secrets;
 pub mod session;
 mod stale;
 pub mod tenant;
+pub mod webhook;

@@ -97,6 +97,8 @@ pub struct Metrics {
     pub queued: Gauge,
     /// `message_first_token_seconds`: from acceptance to the first piece of the answer.
     pub first_token: Histogram,
+    /// `webhook_tries_total`: by what came of them: `taken`, `refused`, `gone`, `impossible`.
+    pub webhook_tries: Family<StateLabel, Counter>,
     /// `llm_requests_total`
     pub llm_requests: Family<LlmLabels, Counter>,
     /// `llm_tokens_total`
@@ -120,6 +122,7 @@ impl Default for Metrics {
         let (in_flight, loops, instances) = (Gauge::default(), Family::default(), Family::default());
         let (restarts, messages, queued) = (Counter::default(), Family::default(), Gauge::default());
         let first_token = stream_seconds();
+        let webhook_tries = Family::default();
         let (llm_requests, llm_tokens) = (Family::default(), Counter::default());
         registry.register("http_requests", "Requests answered", Family::clone(&requests));
         registry.register_with_unit(
@@ -166,6 +169,7 @@ impl Default for Metrics {
             Unit::Seconds,
             Histogram::clone(&first_token),
         );
+        registry.register("webhook_tries", "Tries to tell receivers of events", Family::clone(&webhook_tries));
         registry.register("llm_requests", "Calls of models", Family::clone(&llm_requests));
         registry.register("llm_tokens", "Tokens of models, prompt and completion", Counter::clone(&llm_tokens));
         Self {
@@ -183,6 +187,7 @@ impl Default for Metrics {
             messages,
             queued,
             first_token,
+            webhook_tries,
             llm_requests,
             llm_tokens,
         }

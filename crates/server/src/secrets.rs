@@ -2,12 +2,17 @@
 //! is stored. HKDF with SHA-256 (RFC 5869), one label a purpose.
 
 use astrfleet_core::{Error, Result, id::InstanceId};
-use aws_lc_rs::{hkdf, hmac};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    hkdf, hmac,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
 /// What a virtual key for the model gateway begins with.
 const LLM_KEY_PREFIX: &str = "afk-";
+/// What a sealed secret begins with: how it was sealed.
+const SEALED_PREFIX: &str = "v1:";
 
 /// Derives.
 #[derive(Clone)]
@@ -77,6 +82,41 @@ impl Secrets {
         Ok(format!("The model could not answer. ({})", URL_SAFE_NO_PAD.encode(&bytes[..9])))
     }
 
+    /// Makes a secret readable to us alone, for the database: AES-256-GCM with a key derived for `label`. `owner` says
+    /// whose it is: sealed for one it cannot be opened for another.
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub fn seal(&self, label: &str, owner: &str, secret: &SecretString) -> Result<String> {
+        let mut text = secret.expose_secret().as_bytes().to_vec();
+        let nonce = self
+            .sealing_key(label)?
+            .seal_in_place_append_tag(Aad::from(owner.as_bytes()), &mut text)
+            .map_err(|_| Error::internal("a secret could not be sealed"))?;
+        let sealed = [nonce.as_ref().as_slice(), &text].concat();
+        Ok(format!("{SEALED_PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed)))
+    }
+
+    /// What was sealed.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for what was sealed with another secret or for another owner, or changed since.
+    pub fn open(&self, label: &str, owner: &str, sealed: &str) -> Result<SecretString> {
+        let broken = || Error::internal("a sealed secret cannot be opened: was JWT_SECRET changed?");
+        let bytes = sealed.strip_prefix(SEALED_PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let mut bytes = bytes.ok_or_else(broken)?;
+        let (nonce, text) = bytes.split_at_mut_checked(NONCE_LEN).ok_or_else(broken)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
+        let opened = self.sealing_key(label)?.open_in_place(nonce, Aad::from(owner.as_bytes()), text);
+        let opened = opened.map_err(|_| broken())?;
+        Ok(String::from_utf8(opened.to_vec()).map_err(|_| broken())?.into())
+    }
+
+    fn sealing_key(&self, label: &str) -> Result<RandomizedNonceKey> {
+        RandomizedNonceKey::new(&AES_256_GCM, &self.derive(&format!("seal {label}"))?)
+            .map_err(|_| Error::internal("a key could not be made"))
+    }
+
     fn llm_hmac(&self) -> Result<hmac::Key> {
         Ok(hmac::Key::new(hmac::HMAC_SHA256, &self.derive("llm keys")?))
     }
@@ -92,6 +132,28 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::Secrets;
+
+    #[test]
+    fn what_is_sealed_is_opened_by_us_for_its_owner_alone() {
+        let secrets = Secrets::new("0123456789abcdef0123456789abcdef".into());
+        let sealed = secrets.seal("test", "whk_1", &"whsec_abc".into()).unwrap();
+        assert!(!sealed.contains("abc"));
+        assert_ne!(sealed, secrets.seal("test", "whk_1", &"whsec_abc".into()).unwrap(), "never twice the same");
+        assert_eq!(secrets.open("test", "whk_1", &sealed).unwrap().expose_secret(), "whsec_abc");
+        let other = Secrets::new("another secret of at least 32 characters".into());
+        let mut changed = sealed.clone();
+        changed.replace_range(9..10, if &changed[9..10] == "A" { "B" } else { "A" });
+        for (secrets, label, owner, sealed) in [
+            (&other, "test", "whk_1", &sealed),
+            (&secrets, "another", "whk_1", &sealed),
+            (&secrets, "test", "whk_2", &sealed),
+            (&secrets, "test", "whk_1", &changed),
+            (&secrets, "test", "whk_1", &"v1:AAAA".to_owned()),
+            (&secrets, "test", "whk_1", &"whsec_abc".to_owned()),
+        ] {
+            assert!(secrets.open(label, owner, sealed).is_err());
+        }
+    }
 
     #[test]
     fn a_virtual_key_names_its_bot_and_cannot_be_made_up() {

@@ -102,6 +102,15 @@ const TABLE: &[(&str, For)] = &[
     ("POST /api/v1/tenants/{tenant}/sessions/{session}/messages", CHAT),
     ("GET /api/v1/tenants/{tenant}/sessions/{session}/messages/{message}", CHAT),
     ("POST /api/v1/tenants/{tenant}/sessions/{session}/messages/{message}/stop", CHAT),
+    ("GET /api/v1/tenants/{tenant}/webhooks", ADMIN),
+    ("POST /api/v1/tenants/{tenant}/webhooks", ADMIN),
+    ("GET /api/v1/tenants/{tenant}/webhooks/{webhook}", ADMIN),
+    ("PATCH /api/v1/tenants/{tenant}/webhooks/{webhook}", ADMIN),
+    ("DELETE /api/v1/tenants/{tenant}/webhooks/{webhook}", ADMIN),
+    ("POST /api/v1/tenants/{tenant}/webhooks/{webhook}/rotate-secret", ADMIN),
+    ("GET /api/v1/tenants/{tenant}/webhooks/{webhook}/deliveries", ADMIN),
+    ("GET /api/v1/tenants/{tenant}/webhooks/{webhook}/deliveries/{delivery}", ADMIN),
+    ("POST /api/v1/tenants/{tenant}/webhooks/{webhook}/deliveries/{delivery}/replay", ADMIN),
     ("GET /api/v1/tenants/{tenant}/events", CHAT),
     ("GET /api/v1/tenants/{tenant}/sessions/{session}/events", CHAT),
     ("POST /api/v1/tenants/{tenant}/attachments", CHAT),
@@ -216,6 +225,8 @@ async fn call(app: &TestApp, operation: &str, tenant: &Tenant, caller: &Caller) 
         .replace("{attachment}", &format!("att_{zeros}"))
         .replace("{user}", &format!("usr_{zeros}"))
         .replace("{key}", &format!("key_{zeros}"))
+        .replace("{webhook}", &format!("whk_{zeros}"))
+        .replace("{delivery}", &format!("dlv_{zeros}"))
         .replace("{invitation}", &format!("inv_{zeros}"))
         .replace("{block}", &format!("blk_{zeros}"))
         .replace("{channel}", "none");

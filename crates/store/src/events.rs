@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use astrfleet_core::{
     Error, Result,
-    event::{Event, NewEvent, TEXT_CHARS_MAX, ToldMessage},
+    event::{Brief, Event, NewEvent, TEXT_CHARS_MAX, ToldMessage},
     id::{AttachmentId, EventId, MessageId, SessionId, TenantId},
     message::{Failure, TokenUsage},
     ports::Events,
@@ -51,6 +51,8 @@ statements! {
         WHERE events.tenant_id = $1 AND events.seq > $2 ORDER BY events.seq LIMIT $3");
     AFTER_IN_SESSION = "event.after_in_session", concat!("SELECT ", event_columns!(), "
         WHERE events.tenant_id = $1 AND events.seq > $2 AND events.session_id = $4 ORDER BY events.seq LIMIT $3");
+    BRIEF_AFTER = "event.brief_after", "SELECT seq, kind, session_id FROM events
+        WHERE tenant_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
     /// The same number of tenants in each: one text.
     NEWEST = "event.newest", "SELECT tenant_id, seq FROM event_heads WHERE tenant_id IN (
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
@@ -250,6 +252,20 @@ impl Events for EventRows {
                 .fetch_all(pool))?,
         };
         rows.into_iter().map(|row| row.read(&self.tenant)).collect()
+    }
+
+    async fn brief_after(&self, seq: i64, limit: u32) -> Result<Vec<Brief>> {
+        let rows = read!(&self.db, Scope::Tenant(&self.tenant), BRIEF_AFTER, pool =>
+            sqlx::query_as::<_, (i64, String, Option<String>)>(BRIEF_AFTER.sql)
+                .bind(self.tenant.as_str())
+                .bind(seq)
+                .bind(i64::from(limit))
+                .fetch_all(pool))?;
+        let read = |(seq, kind, session): (i64, String, Option<String>)| {
+            let session_id = session.map(|id| read_id("events.session_id", &id, SessionId::parse)).transpose()?;
+            Ok(Brief { id: EventId::of(&self.tenant, seq), kind, session_id })
+        };
+        rows.into_iter().map(read).collect()
     }
 
     async fn append(&self, event: &NewEvent) -> Result<()> {

@@ -10,6 +10,7 @@ pub mod attachments;
 pub mod audit;
 pub mod blocklist;
 pub mod db;
+pub mod deliveries;
 mod dialect;
 mod erase;
 pub mod events;
@@ -35,6 +36,7 @@ pub mod tenants;
 pub mod usage;
 pub mod users;
 mod values;
+pub mod webhooks;
 
 pub use accept::AcceptSettings;
 pub use db::{Db, PgRole, PgSettings, Statement};
@@ -48,6 +50,7 @@ pub fn statements() -> Vec<&'static Statement> {
         attachments::STATEMENTS,
         audit::STATEMENTS,
         blocklist::STATEMENTS,
+        deliveries::STATEMENTS,
         erase::STATEMENTS,
         events::STATEMENTS,
         idempotency::STATEMENTS,
@@ -64,6 +67,7 @@ pub fn statements() -> Vec<&'static Statement> {
         tenants::STATEMENTS,
         usage::STATEMENTS,
         users::STATEMENTS,
+        webhooks::STATEMENTS,
     ]
     .concat()
 }

@@ -83,6 +83,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_blocklist", twins),
     migration!(6, "0006_search", twins),
     migration!(7, "0007_events", twins),
+    migration!(8, "0008_webhooks", twins),
 ];
 
 /// A step, and whether the database has made it.

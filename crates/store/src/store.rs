@@ -1,19 +1,20 @@
 //! The door itself: which port is what.
 
 use astrfleet_core::{
-    id::TenantId,
+    id::{TenantId, WebhookId},
     ports::{
-        ApiKeys, Attachments, AuditLog, Blocklist, Events, Fence, Idempotency, Instances, Invitations, Leases, Members,
-        Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger, Users,
+        ApiKeys, Attachments, AuditLog, Blocklist, Deliveries, Events, Fence, Idempotency, Instances, Invitations,
+        Leases, Members, Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger, Users,
+        Webhooks,
     },
 };
 
 use crate::{
     api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, blocklist::BlockRows, db::Db,
-    events::EventRows, idempotency::IdempotencyRows, instances::InstanceRows, invitations::InvitationRows,
-    leases::LeaseRows, members::MemberRows, messages::MessageRows, refresh_tokens::RefreshTokenRows,
-    search::SearchRows, sessions::SessionRows, system::SystemRows, tenants::TenantRows, usage::UsageRows,
-    users::UserRows,
+    deliveries::DeliveryRows, events::EventRows, idempotency::IdempotencyRows, instances::InstanceRows,
+    invitations::InvitationRows, leases::LeaseRows, members::MemberRows, messages::MessageRows,
+    refresh_tokens::RefreshTokenRows, search::SearchRows, sessions::SessionRows, system::SystemRows,
+    tenants::TenantRows, usage::UsageRows, users::UserRows, webhooks::WebhookRows,
 };
 
 impl Store for Db {
@@ -79,6 +80,14 @@ impl Store for Db {
 
     fn events(&self, tenant: &TenantId) -> Box<dyn Events> {
         Box::new(EventRows::new(self, tenant))
+    }
+
+    fn webhooks(&self, tenant: &TenantId) -> Box<dyn Webhooks> {
+        Box::new(WebhookRows::new(self, tenant))
+    }
+
+    fn deliveries(&self, tenant: &TenantId, webhook: &WebhookId) -> Box<dyn Deliveries> {
+        Box::new(DeliveryRows::new(self, tenant, webhook))
     }
 
     fn idempotency(&self, owner: &str) -> Box<dyn Idempotency> {

@@ -3,7 +3,7 @@
 use astrfleet_core::{
     Result,
     api_key::ApiKey,
-    id::{InstanceId, MessageId, SessionId, TenantId},
+    id::{InstanceId, MessageId, SessionId, TenantId, WebhookId},
     instance::Instance,
     member::Invitation,
     page::{Page, PageRequest},
@@ -16,11 +16,12 @@ use async_trait::async_trait;
 use crate::{
     api_keys,
     db::Db,
-    events, idempotency, instances, invitations,
+    deliveries, events, idempotency, instances, invitations,
     scope::Scope,
     sessions::{self, session_columns},
     statement::{read, statements},
     values::read_id,
+    webhooks,
 };
 
 statements! {
@@ -153,6 +154,18 @@ impl System for SystemRows {
 
     async fn newest_events(&self, tenants: &[TenantId]) -> Result<Vec<(TenantId, i64)>> {
         events::newest(&self.db, tenants).await
+    }
+
+    async fn webhooks_behind(&self, pending_max: u32, limit: u32) -> Result<Vec<(TenantId, WebhookId)>> {
+        webhooks::behind(&self.db, pending_max, limit).await
+    }
+
+    async fn webhooks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, WebhookId)>> {
+        deliveries::due(&self.db, now, limit).await
+    }
+
+    async fn delete_deliveries(&self, before: Timestamp, limit: u32) -> Result<u64> {
+        deliveries::delete_before(&self.db, before, limit).await
     }
 
     async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<u64> {

@@ -27,6 +27,7 @@ pub mod parts;
 pub mod ports;
 pub mod postgres;
 pub mod processes;
+pub mod receiver;
 pub mod redis;
 pub mod s3;
 pub mod toxiproxy;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use astrfleet_core::plan::Plan;
 use astrfleet_server::config::{
     AuthConfig, EventsConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServeConfig, ServerConfig,
-    SessionConfig, TenantConfig, UpstreamConfig,
+    SessionConfig, TenantConfig, UpstreamConfig, WebhooksConfig,
 };
 use figment::{
     Figment,
@@ -55,6 +55,7 @@ pub struct Config {
     session: SessionConfig,
     message: MessageConfig,
     events: EventsConfig,
+    webhooks: WebhooksConfig,
     llm: LlmConfig,
     manager: ManagerConfig,
 }
@@ -233,6 +234,7 @@ impl Config {
             session: self.session.clone(),
             message: self.message.clone(),
             events: self.events.clone(),
+            webhooks: self.webhooks.clone(),
             llm: self.llm.clone(),
             manager: self.manager.clone(),
         })

@@ -17,6 +17,7 @@ pub mod run;
 pub mod session;
 pub mod tenant;
 pub mod user;
+pub mod webhook;
 
 /// Which part of a list.
 #[derive(clap::Args)]

@@ -8,6 +8,7 @@ mod limiter;
 mod runtime;
 mod store;
 pub mod testing;
+mod webhooks;
 
 pub use blobs::{BlobStream, Blobs};
 pub use bus::{Bus, BusEvent, BusStream};
@@ -22,6 +23,7 @@ pub use store::{
     Members, Messages, NewMessage, NewSearchBlock, Outcome, RefreshTokens, Search, SearchBlock, Sessions, Store,
     StoredAnswer, System, Tenants, UsageLedger, Users,
 };
+pub use webhooks::{Deliveries, NewDelivery, Recorded, SealedSecrets, Webhooks};
 
 use crate::time::Timestamp;
 

@@ -11,17 +11,17 @@ use crate::{
     audit::{Entry, NewEntry},
     blocklist::Block,
     error::Result,
-    event::{Event, NewEvent},
+    event::{Brief, Event, NewEvent},
     id::{
         ApiKeyId, AttachmentId, BlockId, InstanceId, InvitationId, LoginId, MessageId, RefreshTokenId, SessionId,
-        TenantId, UserId,
+        TenantId, UserId, WebhookId,
     },
     instance::Instance,
     member::{Invitation, Member, Membership},
     message::{Exchange, Failure, Message, State},
     page::{Page, PageRequest},
     policy::Role,
-    ports::{Fence, Leases},
+    ports::{Deliveries, Fence, Leases, Webhooks},
     search::{PROBES, Probe, Said},
     session::Session,
     tenant::Tenant,
@@ -67,6 +67,10 @@ pub trait Store: Send + Sync {
     fn usage(&self, tenant: &TenantId) -> Box<dyn UsageLedger>;
     /// What happened to `tenant`.
     fn events(&self, tenant: &TenantId) -> Box<dyn Events>;
+    /// Where `tenant` is told of it.
+    fn webhooks(&self, tenant: &TenantId) -> Box<dyn Webhooks>;
+    /// What a webhook of `tenant` is told.
+    fn deliveries(&self, tenant: &TenantId, webhook: &WebhookId) -> Box<dyn Deliveries>;
     /// Answers that were given under an `Idempotency-Key`. `owner` is whoever sent it: a caller's actor.
     fn idempotency(&self, owner: &str) -> Box<dyn Idempotency>;
     /// Who alone may do what.
@@ -459,6 +463,8 @@ pub trait Events: Send + Sync {
     /// At most `limit` after a place, the oldest first, each with the message that it is about, as that stands now.
     /// `session` narrows them.
     async fn after(&self, seq: i64, session: Option<&SessionId>, limit: u32) -> Result<Vec<Event>>;
+    /// At most `limit` after a place, the oldest first, without what they say.
+    async fn brief_after(&self, seq: i64, limit: u32) -> Result<Vec<Brief>>;
     /// Tells of something that is no message and no session: those are told of by whoever stores them.
     async fn append(&self, event: &NewEvent) -> Result<()>;
 }
@@ -542,6 +548,12 @@ pub trait System: Send + Sync {
     async fn idle_sessions(&self, before: Timestamp, limit: u32) -> Result<Vec<Session>>;
     /// The place of the newest event of each of these tenants that has any.
     async fn newest_events(&self, tenants: &[TenantId]) -> Result<Vec<(TenantId, i64)>>;
+    /// At most `limit` webhooks that have not got all their deliveries yet, and fewer than `pending_max` that wait.
+    async fn webhooks_behind(&self, pending_max: u32, limit: u32) -> Result<Vec<(TenantId, WebhookId)>>;
+    /// At most `limit` webhooks with a delivery that may be claimed at `now`, those that waited longest first.
+    async fn webhooks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, WebhookId)>>;
+    /// Deletes at most `limit` deliveries that came to their end before `before`. Returns how many.
+    async fn delete_deliveries(&self, before: Timestamp, limit: u32) -> Result<u64>;
     /// Deletes at most `limit` events from before `before`. Returns how many.
     async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<u64>;
     /// Deletes at most `limit` answers kept under an `Idempotency-Key` since before `before`. Returns how many.

@@ -24,3 +24,4 @@ pub mod system;
 pub mod tenants;
 pub mod usage;
 pub mod users;
+pub mod webhooks;

@@ -46,6 +46,7 @@ pub async fn all(store: &dyn Store) {
     super::accepts::all(store, &make).await;
     super::messages::all(store, &make).await;
     super::events::all(store, &make).await;
+    super::webhooks::all(store, &make).await;
     super::interleavings::all(store, &make).await;
     super::leases::all(store, &make).await;
     super::attachments::all(store, &make).await;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use astrfleet_core::{
     Error,
-    id::{TenantId, UserId},
+    id::{EventId, TenantId, UserId},
     page::PageRequest,
     policy::Role,
-    ports::{Begun, Store},
+    ports::{Begun, NewDelivery, Store},
     tenant::{Event, Tenant},
 };
 
@@ -17,7 +17,7 @@ use super::{
     search,
     sessions::stored_session,
     store::{Make, NOW},
-    usage,
+    usage, webhooks,
 };
 
 /// Everything of it.
@@ -138,5 +138,14 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
     store.attachments(tenant).insert(&attachment).await.unwrap();
     store.blocklist(tenant).put(&blocklist::block(make, None, "mallory", None)).await.unwrap();
     assert!(store.search(tenant).add(&search::block(&asked.id, &asked.id, &["erased"])).await.unwrap());
+    let webhook = webhooks::stored_webhook(store, make, tenant).await;
+    let delivery = NewDelivery {
+        id: make.ids.delivery(),
+        event: EventId::of(tenant, 1),
+        kind: "session.opened".to_owned(),
+        session_id: Some(session.id.clone()),
+    };
+    let seen = store.webhooks(tenant).seen(&webhook.id).await.unwrap();
+    assert!(store.webhooks(tenant).fan_out(&webhook.id, seen, seen + 1, &[delivery], NOW).await.unwrap());
     store.usage(tenant).append(&[usage::line(make, tenant, NOW, 1, 2)]).await.unwrap();
 }

@@ -419,6 +419,11 @@ fn config() -> serde_json::Value {
             "stream_memory_s": 60, "max_attempts": 3, "lease_life_ms": 10_000, "idempotency_ttl_s": 86_400,
         },
         "events": { "retention_s": 604_800, "streams_per_tenant": 100 },
+        "webhooks": {
+            "timeout_s": 5, "allow_private": true, "allow_http": true, "max_per_tenant": 10, "pending_max": 1_000,
+            "concurrency": 4, "concurrency_per_webhook": 2, "secret_overlap_s": 60, "disable_after_s": 432_000,
+            "retention_s": 604_800,
+        },
         "llm": {
             "api_key": null, "base_url": "https://api.example.com/v1", "model": "demo", "upstreams": [],
             "max_request_bytes": 1_000_000, "max_answer_bytes": 1_000_000, "concurrent_calls": 4,
