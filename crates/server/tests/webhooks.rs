@@ -91,10 +91,10 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, waited).await {
-            Ok(deliveries) => deliveries,
-            Err(_) => panic!("it never came so far: {:#?}", self.deliveries(webhook).await),
-        }
+        let Ok(deliveries) = tokio::time::timeout(PATIENCE, waited).await else {
+            panic!("it never came so far: {:#?}", self.deliveries(webhook).await);
+        };
+        deliveries
     }
 }
 
@@ -181,7 +181,7 @@ async fn what_is_not_taken_is_sent_again_and_what_comes_after_it_waits() {
     assert_eq!(all[2]["response_body"], "no [2J room", "what a receiver says steers no terminal");
     let at = |delivery: &Value| delivery["next_attempt_at"].as_str().unwrap().to_owned();
     let now = world.test.app.clock.now();
-    let (five, sixty) = (now.plus(Duration::from_secs(5)), now.plus(Duration::from_secs(60)));
+    let (five, sixty) = (now.plus(Duration::from_secs(5)), now.plus(Duration::from_mins(1)));
     assert!((five.to_string()..now.plus(Duration::from_secs(6)).to_string()).contains(&at(&all[2])), "{}", all[2]);
     assert_eq!(at(&all[0]), sixty.to_string(), "the receiver asked for a minute");
     let path = format!(
@@ -449,14 +449,15 @@ async fn what_cannot_be_a_webhook_is_refused() {
     let seen = world.test.get(&world.owner, &format!("{path}/{id}")).await.expect(200);
     let change = json!({"description": "other"});
     let stale = [("if-match", "\"77\"")];
-    let patch = axum::http::Method::PATCH;
+    let method = axum::http::Method::PATCH;
     world
         .test
-        .send(patch.clone(), &world.owner, &format!("{path}/{id}"), Some(change.clone()), &stale)
+        .send(method.clone(), &world.owner, &format!("{path}/{id}"), Some(change.clone()), &stale)
         .await
         .expect(412);
     let fresh = [("if-match", seen.header("etag"))];
-    let changed = world.test.send(patch, &world.owner, &format!("{path}/{id}"), Some(change), &fresh).await.expect(200);
+    let changed =
+        world.test.send(method, &world.owner, &format!("{path}/{id}"), Some(change), &fresh).await.expect(200);
     assert_eq!(changed.json["description"], "other");
     world.test.delete(&world.owner, &format!("{path}/{id}")).await.expect(204);
     world.test.get(&world.owner, &format!("{path}/{id}")).await.expect(404);

@@ -43,8 +43,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     // All that was ever given out as global unicast.
     let global = first & 0xe000 == 0x2000;
     // Protocol assignments with Teredo, documentation (two), and 6to4: tunnels lead elsewhere than they seem to.
-    let special = (first == 0x2001 && second < 0x0200)
-        || (first == 0x2001 && second == 0x0db8)
+    let special = (first == 0x2001 && (second < 0x0200 || second == 0x0db8))
         || first == 0x2002
         || (first == 0x3fff && second < 0x1000);
     global && !special

@@ -61,7 +61,7 @@ impl Target {
             Some(port) => port.parse().ok().filter(|port| *port != 0),
         };
         let Some(port) = port else { return refused("must have a port that there is") };
-        Ok(Self { host, port, uri })
+        Ok(Self { uri, host, port })
     }
 }
 

@@ -111,7 +111,7 @@ async fn webhooks(store: &dyn Store, make: &Make) {
     let refused = store.webhooks(&homeless.tenant_id).insert(&homeless, "sealed", 2).await;
     assert!(matches!(refused, Err(Error::NotFound { what: "tenant" })));
     let page = ours.list(&PageRequest { limit: 1, after: None }).await.unwrap();
-    assert_eq!(page.items, [first.clone()]);
+    assert_eq!(page.items, std::slice::from_ref(&first));
     let page = ours.list(&PageRequest { limit: 1, after: page.next_cursor }).await.unwrap();
     assert_eq!((page.items, page.next_cursor), (vec![second.clone()], None));
 
@@ -222,10 +222,10 @@ async fn fan_out(store: &dyn Store, make: &Make) {
 async fn claims(store: &dyn Store, make: &Make) {
     let tenant = make.stored_tenant(store, "webhooks-claims").await;
     let webhook = stored_webhook(store, make, &tenant).await;
-    let mut made = Vec::new();
+    let mut waiting = Vec::new();
     for _ in 0..6 {
         let session = stored_session(store, make, &tenant, "ada").await;
-        made.push(told(store, make, &webhook, &session).await);
+        waiting.push(told(store, make, &webhook, &session).await);
     }
     let ours = deliveries(store, &webhook);
     assert_eq!(ours.claim(NOW.minus(Duration::from_secs(1)), LIFE, 9).await.unwrap(), [], "not due yet");
@@ -238,7 +238,7 @@ async fn claims(store: &dyn Store, make: &Make) {
         claimed.extend(more);
     }
     claimed.sort_by(|one, other| one.id.cmp(&other.id));
-    assert_eq!(ids(&claimed), ids(&made));
+    assert_eq!(ids(&claimed), ids(&waiting));
     assert!(claimed.iter().all(|delivery| delivery.attempts == 1 && delivery.state == State::Pending));
     assert_eq!(ours.claim(after(1), LIFE, 9).await.unwrap(), [], "whoever claimed them has them");
     let system = store.system("the suite of the store");
@@ -249,18 +249,18 @@ async fn claims(store: &dyn Store, make: &Make) {
     ours.release(&claimed[0]).await.unwrap();
     assert!(due().await);
     let again = ours.claim(after(1), Duration::ZERO, 9).await.unwrap();
-    assert_eq!((ids(&again), again[0].attempts), (vec![made[0].id.clone()], 1));
+    assert_eq!((ids(&again), again[0].attempts), (vec![waiting[0].id.clone()], 1));
     let stolen = ours.claim(after(1), LIFE, 9).await.unwrap();
-    assert_eq!((ids(&stolen), stolen[0].attempts), (vec![made[0].id.clone()], 2));
+    assert_eq!((ids(&stolen), stolen[0].attempts), (vec![waiting[0].id.clone()], 2));
     let late = ours.record(&again[0], &tried(Outcome::Taken), after(2), 0, PATIENCE).await.unwrap();
     assert_eq!(late, Recorded::Lost, "who comes back too late changes nothing");
     ours.release(&again[0]).await.unwrap();
-    assert_eq!(ours.get(&made[0].id).await.unwrap(), stolen[0]);
+    assert_eq!(ours.get(&waiting[0].id).await.unwrap(), stolen[0]);
     let noted = ours.record(&stolen[0], &tried(Outcome::Taken), after(2), 0, PATIENCE).await.unwrap();
     assert_eq!(noted, Recorded::Noted);
     let twice = ours.record(&stolen[0], &tried(Outcome::Refused(None)), after(3), 0, PATIENCE).await.unwrap();
     assert_eq!(twice, Recorded::Lost, "an end stays");
-    let done = ours.get(&made[0].id).await.unwrap();
+    let done = ours.get(&waiting[0].id).await.unwrap();
     assert_eq!((done.state, done.next_attempt_at, done.response_status), (State::Succeeded, None, Some(204)));
     assert_eq!((done.response_body.as_deref(), done.updated_at), (Some("a\u{fffd}b"), after(2)));
 }
@@ -283,7 +283,7 @@ async fn order(store: &dyn Store, make: &Make) {
     let replayed = Delivery { id: make.ids.delivery(), replay_of: Some(third.id.clone()), ..third.clone() };
     ours.replay(&replayed).await.unwrap();
     let claimed = ours.claim(after(2), LIFE, 9).await.unwrap();
-    assert_eq!(ids(&claimed), [replayed.id.clone()]);
+    assert_eq!(ids(&claimed), std::slice::from_ref(&replayed.id));
     assert_eq!(claimed[0].replay_of, Some(third.id.clone()));
 
     let claimed = ours.claim(after(10), LIFE, 9).await.unwrap();
@@ -343,7 +343,7 @@ async fn giving_up(store: &dyn Store, make: &Make) {
         }
         let at = NOW.plus(PATIENCE);
         let claimed = ours.claim(at, LIFE, 9).await.unwrap();
-        assert_eq!(ids(&claimed), [first.id.clone()]);
+        assert_eq!(ids(&claimed), std::slice::from_ref(&first.id));
         let recorded = ours.record(&claimed[0], &tried(outcome), at, 0, PATIENCE).await.unwrap();
         assert_eq!(recorded, Recorded::Disabled(reason), "{name}");
         let off = store.webhooks(&tenant).get(&webhook.id).await.unwrap();
@@ -364,20 +364,20 @@ async fn giving_up(store: &dyn Store, make: &Make) {
 async fn across_tenants(store: &dyn Store, make: &Make) {
     let (ours, theirs) =
         (make.stored_tenant(store, "webhooks-due-ours").await, make.stored_tenant(store, "webhooks-due-theirs").await);
-    let mut made = Vec::new();
+    let mut waiting = Vec::new();
     for tenant in [&ours, &theirs] {
         let session = stored_session(store, make, tenant, "ada").await;
         let webhook = stored_webhook(store, make, tenant).await;
         let delivery = told(store, make, &webhook, &session).await;
-        made.push((webhook, delivery));
+        waiting.push((webhook, delivery));
     }
     let system = store.system("the suite of the store");
     let due: Vec<_> = system.webhooks_due(NOW, 1_000).await.unwrap();
-    for (webhook, _) in &made {
+    for (webhook, _) in &waiting {
         assert_eq!(due.iter().filter(|(_, id)| *id == webhook.id).count(), 1);
     }
     assert_eq!(system.webhooks_due(NOW, 1).await.unwrap().len(), 1);
-    let (webhook, delivery) = &made[0];
+    let (webhook, delivery) = &waiting[0];
     let foreign = store.deliveries(&theirs, &webhook.id);
     assert_eq!(foreign.claim(NOW, LIFE, 9).await.unwrap(), [], "another tenant's");
     assert!(matches!(foreign.get(&delivery.id).await, Err(Error::NotFound { what: "delivery" })));
@@ -391,7 +391,7 @@ async fn across_tenants(store: &dyn Store, make: &Make) {
     assert_eq!(system.delete_deliveries(long_ago.plus(Duration::from_secs(1)), 10).await.unwrap(), 1);
     assert_eq!(system.delete_deliveries(long_ago.plus(Duration::from_secs(1)), 10).await.unwrap(), 0);
     assert!(deliveries(store, webhook).get(&delivery.id).await.is_err());
-    assert!(deliveries(store, &made[1].0).get(&made[1].1.id).await.is_ok(), "what waits stays");
-    store.webhooks(&theirs).delete(&made[1].0.id).await.unwrap();
-    assert!(deliveries(store, &made[1].0).get(&made[1].1.id).await.is_err(), "and goes with its webhook");
+    assert!(deliveries(store, &waiting[1].0).get(&waiting[1].1.id).await.is_ok(), "what waits stays");
+    store.webhooks(&theirs).delete(&waiting[1].0.id).await.unwrap();
+    assert!(deliveries(store, &waiting[1].0).get(&waiting[1].1.id).await.is_err(), "and goes with its webhook");
 }

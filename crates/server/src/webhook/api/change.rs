@@ -53,12 +53,12 @@ pub(super) async fn handler(
     of: InTenant<may::WebhookManage>,
     path: Path<(String, String)>,
     seen: IfMatch,
-    Body(patch): Body<WebhookPatch>,
+    Body(wanted): Body<WebhookPatch>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path((_, webhook)) = path;
     let webhook = app.store.webhooks(&of.tenant.id).get(&WebhookId::parse(&webhook)?).await?;
     seen.check("webhook", webhook.version)?;
-    let WebhookPatch { url, events, description, enabled } = patch;
+    let WebhookPatch { url, events, description, enabled } = wanted;
     let changed = app.webhook.change(webhook, WebhookChange { url, events, description, enabled }).await?;
     let detail = json!({ "url": changed.url, "events": changed.events, "enabled": changed.enabled });
     app.auth.audit(&of.caller, Some(&of.tenant.id), Action::WebhookManage, changed.id.as_str(), detail).await?;
