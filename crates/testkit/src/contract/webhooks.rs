@@ -293,7 +293,8 @@ async fn order(store: &dyn Store, make: &Make) {
     assert_eq!(ids(&claimed), [second.id], "given up: the next one may go");
     ours.record(&claimed[0], &tried(Outcome::Taken), after(10), 0, PATIENCE).await.unwrap();
     assert_eq!(ids(&ours.claim(after(10), LIFE, 9).await.unwrap()), [third.id]);
-    let nowhere = store.deliveries(&tenant, &make.ids.webhook()).replay(&replayed).await;
+    let lost = Delivery { id: make.ids.delivery(), ..replayed };
+    let nowhere = store.deliveries(&tenant, &make.ids.webhook()).replay(&lost).await;
     assert!(nowhere.is_err(), "a webhook that is not there");
 }
 
