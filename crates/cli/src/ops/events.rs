@@ -24,7 +24,7 @@ pub struct Events {
     /// Of one conversation alone: its id
     #[arg(long)]
     session: Option<String>,
-    /// Only what comes after this event [default: all that is kept; with --follow, this moment]
+    /// Only what comes after this event [default: the first kept; with --follow, now]
     #[arg(long, value_name = "EVENT")]
     after: Option<String>,
     /// Go on, and print what happens as it does

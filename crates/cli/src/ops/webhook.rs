@@ -37,7 +37,8 @@ pub enum Command {
         /// Id or name
         tenant: String,
         /// Where events are sent: https, and on the public internet
-        url: String,
+        #[arg(value_name = "URL")]
+        to: String,
         /// A kind of event, such as reply.done; may be given again [default: all]
         #[arg(long = "event", value_name = "KIND")]
         events: Vec<String>,
@@ -61,7 +62,7 @@ pub enum Command {
     },
     /// Change a webhook
     #[command(
-        after_help = "Examples:\n  astrfleet webhook change acme whk_… --disable\n  astrfleet webhook change acme whk_… --url https://example.com/new --event session.closed"
+        after_help = "Examples:\n  astrfleet webhook change acme whk_… --disable\n  astrfleet webhook change acme whk_… --to https://example.com/new --event session.closed"
     )]
     Change {
         /// Id or name
@@ -69,8 +70,8 @@ pub enum Command {
         /// The webhook's id
         webhook: String,
         /// Another address
-        #[arg(long)]
-        url: Option<String>,
+        #[arg(long, value_name = "URL")]
+        to: Option<String>,
         /// These kinds of events instead; may be given again
         #[arg(long = "event", value_name = "KIND", conflicts_with = "all_events")]
         events: Vec<String>,
@@ -133,18 +134,18 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
     let all = |tenant: &str| format!("/api/v1/tenants/{tenant}/webhooks");
     let one = |tenant: &str, webhook: &str| format!("{}/{webhook}", all(tenant));
     match command {
-        Command::Create { tenant, url, events, description } => {
-            let body = json!({"url": url, "events": events, "description": description});
+        Command::Create { tenant, to, events, description } => {
+            let body = json!({"url": to, "events": events, "description": description});
             show_secret(&client.post(&all(&tenant), &body).await?, output);
         }
         Command::List { tenant, paging } => {
             output.page(&client.get(&format!("{}{}", all(&tenant), paging.query())).await?, COLUMNS);
         }
         Command::Show { tenant, webhook } => output.thing(&client.get(&one(&tenant, &webhook)).await?, FIELDS),
-        Command::Change { tenant, webhook, url, events, all_events, description, enable, disable } => {
+        Command::Change { tenant, webhook, to, events, all_events, description, enable, disable } => {
             let mut body = json!({});
-            if let Some(url) = url {
-                body["url"] = url.into();
+            if let Some(to) = to {
+                body["url"] = to.into();
             }
             if all_events || !events.is_empty() {
                 body["events"] = json!(events);
@@ -156,7 +157,7 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
                 body["enabled"] = enable.into();
             }
             if body == json!({}) {
-                bail!("nothing is to be changed: say what with --url, --event, --description, --enable or --disable");
+                bail!("nothing is to be changed: say what with --to, --event, --description, --enable or --disable");
             }
             let changed = client.call(Method::PATCH, &one(&tenant, &webhook), Some(&body)).await?;
             output.thing(&changed, FIELDS);
