@@ -8,6 +8,7 @@ pub mod attachment;
 pub mod audit;
 pub mod backoff;
 pub mod blocklist;
+pub mod bridge;
 pub mod channel;
 pub mod chat;
 pub mod circuit;

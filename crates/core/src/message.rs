@@ -22,7 +22,8 @@ pub enum Author {
 }
 
 /// Where a message is in its life. Only an end user's message passes through all of it; an answer is stored `done`,
-/// or `interrupted` where only a part of it came.
+/// or `interrupted` where only a part of it came. A message that an IM channel brought is stored `delivering`, since its
+/// bot has it already; so is what a person says into one, until the bot has sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = MessageState)]
@@ -82,8 +83,9 @@ pub fn next(state: State, event: Event) -> Result<State, Error> {
         (State::Delivering, Event::Returned) => Ok(State::Accepted),
         (State::Delivering | State::Streaming, Event::FirstPiece) => Ok(State::Streaming),
         // `interrupted -> done` is the repair. An answer without pieces goes straight from delivering to done.
+        // A bot that answers by itself (in an IM channel) may have the message already when a person takes over.
         (State::Delivering | State::Streaming | State::Interrupted, Event::Answered)
-        | (State::Accepted, Event::LeftToPerson) => Ok(State::Done),
+        | (State::Accepted | State::Delivering, Event::LeftToPerson) => Ok(State::Done),
         (State::Delivering | State::Streaming | State::Interrupted, Event::CutOff) => Ok(State::Interrupted),
         (State::Accepted | State::Delivering | State::Streaming, Event::Failed) => Ok(State::Failed),
         (State::Accepted | State::Delivering, Event::Blocked) => Ok(State::Blocked),
@@ -134,6 +136,15 @@ impl TokenUsage {
     }
 }
 
+/// Who wrote in an IM channel, as the IM platform names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Sender {
+    /// Theirs alone within the channel.
+    pub id: String,
+    /// For people.
+    pub name: String,
+}
+
 /// One message of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Message {
@@ -145,6 +156,9 @@ pub struct Message {
     pub session_id: SessionId,
     /// Who wrote it.
     pub author: Author,
+    /// Who of them, where it came through an IM channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Sender>,
     /// What they wrote, at most 32 KiB.
     pub text: String,
     /// What goes with it.

@@ -74,6 +74,9 @@ pub struct Session {
     pub end_user: String,
     /// Where they write: `api`, or the id of a channel of the bot.
     pub channel: String,
+    /// The bot's name of the conversation in an IM channel; none where somebody writes through the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umo: Option<String>,
     /// See [`State`].
     pub state: State,
     /// Only when it is closed.

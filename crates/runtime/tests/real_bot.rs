@@ -43,6 +43,11 @@ fn spec(port: u16) -> BotSpec {
         model: "fast".to_owned(),
         jwt_secret: "0123456789abcdef0123456789abcdef".into(),
         failure_text: "The model does not answer.".to_owned(),
+        bridge: astrfleet_core::ports::BridgeSpec {
+            url: "http://127.0.0.1:9/bridge/v1".to_owned(),
+            token: "token-of-the-bridge".into(),
+            when_away: astrfleet_core::ports::WhenAway::Answer,
+        },
         memory_bytes: 640 << 20,
         cpu_milli: 2_000,
         terms: "terms".to_owned(),

@@ -82,6 +82,11 @@ impl World {
             model: "fake-fast".into(),
             jwt_secret: JWT_SECRET.into(),
             failure_text: FAILURE_TEXT.into(),
+            bridge: astrfleet_core::ports::BridgeSpec {
+                url: "http://127.0.0.1:9/bridge/v1".to_owned(),
+                token: "token-of-the-bridge".into(),
+                when_away: astrfleet_core::ports::WhenAway::Answer,
+            },
             memory_bytes: 2 << 30,
             cpu_milli: 2_000,
             terms: "terms".to_owned(),

@@ -11,7 +11,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    auth,
+    auth, bridge,
     config::ServerConfig,
     events, gateway, internal,
     internal::{Peers, Replica, Signer},
@@ -93,6 +93,8 @@ pub struct App {
     pub events: Arc<events::Service>,
     /// And told to tenants' own systems.
     pub webhook: Arc<webhook::Service>,
+    /// Messages of IM channels; part of the role `message`.
+    pub bridge: Arc<bridge::Service>,
     /// Role `gateway`.
     pub gateway: Arc<gateway::Service>,
 }
@@ -139,8 +141,10 @@ impl App {
         ));
         let events = Arc::new(events::Service::new(Arc::clone(&base)));
         let webhook = Arc::new(webhook::Service::new(Arc::clone(&base), Arc::clone(&auth)));
+        let bridge = bridge::Service::new(Arc::clone(&base), Arc::clone(&message), Arc::clone(&llm));
+        let bridge = Arc::new(bridge);
         let gateway = Arc::new(gateway::Service::new(Arc::clone(&base))?);
-        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, events, webhook, gateway })
+        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, events, webhook, bridge, gateway })
     }
 
     /// Starts the loops of this process's roles, and listens to what other processes change.
@@ -158,7 +162,9 @@ impl App {
                 Role::Auth => auth::loops(self),
                 Role::Tenant => tenant::loops(self),
                 Role::Session => [session::loops(self), events::loops(self)].into_iter().flatten().collect(),
-                Role::Message => [message::loops(self), webhook::loops(self)].into_iter().flatten().collect(),
+                Role::Message => {
+                    [message::loops(self), webhook::loops(self), bridge::loops(self)].into_iter().flatten().collect()
+                }
                 Role::Manager => manager::loops(self),
                 Role::Llm => llm::loops(self),
                 Role::Gateway => Vec::new(),
@@ -188,7 +194,7 @@ pub(crate) fn routes_of(role: Role) -> OpenApiRouter<App> {
         Role::Auth => auth::routes(),
         Role::Tenant => tenant::routes(),
         Role::Session => session::routes().merge(events::routes()),
-        Role::Message => message::routes().merge(webhook::routes()),
+        Role::Message => message::routes().merge(webhook::routes()).merge(bridge::routes()),
         Role::Manager => manager::routes().merge(gateway::dashboard_routes()),
         Role::Llm => llm::routes(),
         Role::Gateway => gateway::routes(),

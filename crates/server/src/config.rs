@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use astrfleet_core::plan::Plan;
+use astrfleet_core::{plan::Plan, ports::WhenAway};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -29,6 +29,8 @@ pub struct ServerConfig {
     pub events: EventsConfig,
     /// Who is told of it over the network.
     pub webhooks: WebhooksConfig,
+    /// Messages of IM channels.
+    pub bridge: BridgeConfig,
     /// Models.
     pub llm: LlmConfig,
     /// Bots.
@@ -234,6 +236,16 @@ pub struct WebhooksConfig {
     pub disable_after_s: u64,
     /// How long deliveries are kept that have come to their end.
     pub retention_s: u64,
+}
+
+/// Section `[bridge]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BridgeConfig {
+    /// What bots do with messages of IM channels while the platform does not answer them.
+    pub when_away: WhenAway,
+    /// Calls of one bot's bridge a minute; each message takes three. More count as an absence of the platform.
+    pub calls_per_minute: u32,
 }
 
 /// Section `[llm]`.

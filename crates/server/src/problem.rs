@@ -86,6 +86,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
         503,
         "The bot did not become ready in time. Look at the instance; then send the message again.",
     ),
+    ("not_sent", 502, "The IM platform, or the bot, did not take this. `detail` says what is known; send it again."),
     ("attachment_missing", 404, "The content of a file of this message is gone. Upload it again."),
     ("stopped", 409, "Somebody stopped this message before there was an answer."),
     ("blocked", 403, "This message is not let through to the bot: its end user is blocked, for instance."),

@@ -9,10 +9,18 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
-/// What a virtual key for the model gateway begins with.
-const LLM_KEY_PREFIX: &str = "afk-";
 /// What a sealed secret begins with: how it was sealed.
 const SEALED_PREFIX: &str = "v1:";
+/// A kind of keys that bots have: what it begins with, and what it is derived under.
+struct BotKey {
+    prefix: &'static str,
+    label: &'static str,
+}
+
+/// For the model gateway.
+const LLM: BotKey = BotKey { prefix: "afk-", label: "llm keys" };
+/// For the bridge.
+const BRIDGE: BotKey = BotKey { prefix: "afb-", label: "bridge tokens" };
 
 /// Derives.
 #[derive(Clone)]
@@ -55,21 +63,44 @@ impl Secrets {
     /// # Errors
     /// [`Error::Internal`].
     pub fn llm_key(&self, instance: &InstanceId, version: u32) -> Result<SecretString> {
-        let tag = hmac::sign(&self.llm_hmac()?, llm_key_text(instance, version).as_bytes());
-        let id = instance.as_str().trim_start_matches(InstanceId::PREFIX);
-        Ok(format!("{LLM_KEY_PREFIX}{id}-{version}-{}", URL_SAFE_NO_PAD.encode(tag.as_ref())).into())
+        self.bot_key(&LLM, instance, version)
     }
 
     /// Whose virtual key this is, if it is one of ours; whether its version still counts is for the caller to look up.
     #[must_use]
     pub fn read_llm_key(&self, key: &str) -> Option<(InstanceId, u32)> {
-        let (id, rest) = key.strip_prefix(LLM_KEY_PREFIX)?.split_once('-')?;
+        self.read_bot_key(&LLM, key)
+    }
+
+    /// What a bot's bridge proves itself with: it names the bot, and is good for nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub fn bridge_token(&self, instance: &InstanceId, version: u32) -> Result<SecretString> {
+        self.bot_key(&BRIDGE, instance, version)
+    }
+
+    /// Whose bridge's token this is, if it is one of ours; whether its version still counts is for the caller to look
+    /// up.
+    #[must_use]
+    pub fn read_bridge_token(&self, token: &str) -> Option<(InstanceId, u32)> {
+        self.read_bot_key(&BRIDGE, token)
+    }
+
+    fn bot_key(&self, kind: &BotKey, instance: &InstanceId, version: u32) -> Result<SecretString> {
+        let tag = hmac::sign(&self.hmac(kind)?, bot_key_text(instance, version).as_bytes());
+        let id = instance.as_str().trim_start_matches(InstanceId::PREFIX);
+        Ok(format!("{}{id}-{version}-{}", kind.prefix, URL_SAFE_NO_PAD.encode(tag.as_ref())).into())
+    }
+
+    fn read_bot_key(&self, kind: &BotKey, key: &str) -> Option<(InstanceId, u32)> {
+        let (id, rest) = key.strip_prefix(kind.prefix)?.split_once('-')?;
         let (version, tag) = rest.split_once('-')?;
         let instance = InstanceId::parse(&format!("{}{id}", InstanceId::PREFIX)).ok()?;
         let version = version.parse().ok()?;
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
         // Compares in constant time.
-        hmac::verify(&self.llm_hmac().ok()?, llm_key_text(&instance, version).as_bytes(), &tag).ok()?;
+        hmac::verify(&self.hmac(kind).ok()?, bot_key_text(&instance, version).as_bytes(), &tag).ok()?;
         Some((instance, version))
     }
 
@@ -117,12 +148,12 @@ impl Secrets {
             .map_err(|_| Error::internal("a key could not be made"))
     }
 
-    fn llm_hmac(&self) -> Result<hmac::Key> {
-        Ok(hmac::Key::new(hmac::HMAC_SHA256, &self.derive("llm keys")?))
+    fn hmac(&self, kind: &BotKey) -> Result<hmac::Key> {
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, &self.derive(kind.label)?))
     }
 }
 
-fn llm_key_text(instance: &InstanceId, version: u32) -> String {
+fn bot_key_text(instance: &InstanceId, version: u32) -> String {
     format!("{instance} {version}")
 }
 
@@ -164,5 +195,17 @@ mod tests {
         let other = Secrets::new("another secret of at least 32 characters".into());
         assert_eq!(other.read_llm_key(key.expose_secret()), None);
         assert_eq!(secrets.read_llm_key(&key.expose_secret().replace("-3-", "-4-")), None);
+    }
+
+    #[test]
+    fn a_key_of_one_kind_is_none_of_another() {
+        let secrets = Secrets::new("0123456789abcdef0123456789abcdef".into());
+        let bot = InstanceId::parse("bot_0123456789abcdef0123456789abcdef").unwrap();
+        let (key, token) = (secrets.llm_key(&bot, 3).unwrap(), secrets.bridge_token(&bot, 3).unwrap());
+        let (key, token) = (key.expose_secret(), token.expose_secret());
+        assert_eq!(secrets.read_bridge_token(token), Some((bot, 3)));
+        assert_eq!(secrets.read_bridge_token(key), None);
+        assert_eq!(secrets.read_bridge_token(&key.replace("afk-", "afb-")), None);
+        assert_eq!(secrets.read_llm_key(&token.replace("afb-", "afk-")), None);
     }
 }

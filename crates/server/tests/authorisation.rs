@@ -32,7 +32,7 @@ enum For {
     Platform,
     /// Members of the tenant from this role on, and API keys with this scope.
     Members(Role, Option<Scope>),
-    /// A bot with its virtual key.
+    /// A bot with its virtual key, or with the token of its bridge.
     Bot,
 }
 
@@ -98,6 +98,8 @@ const TABLE: &[(&str, For)] = &[
     ("GET /api/v1/tenants/{tenant}/sessions/{session}", CHAT),
     ("PATCH /api/v1/tenants/{tenant}/sessions/{session}", CHAT),
     ("POST /api/v1/tenants/{tenant}/sessions/{session}/close", CHAT),
+    ("POST /api/v1/tenants/{tenant}/sessions/{session}/take-over", CHAT),
+    ("POST /api/v1/tenants/{tenant}/sessions/{session}/hand-back", CHAT),
     ("GET /api/v1/tenants/{tenant}/sessions/{session}/messages", CHAT),
     ("POST /api/v1/tenants/{tenant}/sessions/{session}/messages", CHAT),
     ("GET /api/v1/tenants/{tenant}/sessions/{session}/messages/{message}", CHAT),
@@ -123,6 +125,9 @@ const TABLE: &[(&str, For)] = &[
     ("GET /api/v1/instances/events", For::Platform),
     ("POST /llm/v1/chat/completions", For::Bot),
     ("GET /llm/v1/models", For::Bot),
+    ("POST /bridge/v1/inbound", For::Bot),
+    ("POST /bridge/v1/outbound", For::Bot),
+    ("POST /bridge/v1/sent", For::Bot),
 ];
 
 /// Operations that only other processes of the platform may call. They are in no description that is handed out.

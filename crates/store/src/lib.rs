@@ -9,6 +9,7 @@ pub mod api_keys;
 pub mod attachments;
 pub mod audit;
 pub mod blocklist;
+pub mod bridge;
 pub mod db;
 pub mod deliveries;
 mod dialect;
@@ -50,6 +51,7 @@ pub fn statements() -> Vec<&'static Statement> {
         attachments::STATEMENTS,
         audit::STATEMENTS,
         blocklist::STATEMENTS,
+        bridge::STATEMENTS,
         deliveries::STATEMENTS,
         erase::STATEMENTS,
         events::STATEMENTS,

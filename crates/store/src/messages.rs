@@ -17,16 +17,17 @@ use crate::{
     events::{Told, append},
     scope::Scope,
     statement::{affected, read, read_stale, run, statements, transaction},
-    values::{read_id, read_json, read_number, read_word, storable, token_count, word},
+    values::{read_id, read_json, read_number, read_word, storable, word},
 };
 
 /// What [`Row`] reads.
 macro_rules! message_columns {
     () => {
         "tenant_id, id, session_id, author, body, attachments, state, reply_to, failure_code, failure_detail, \
-         prompt_tokens, completion_tokens, created_at, updated_at"
+         prompt_tokens, completion_tokens, created_at, updated_at, sender"
     };
 }
+pub(crate) use message_columns;
 
 /// A write that depends on a lease: `$lease` still under `$epoch`, in the same statement. Of whoever has no lease, nothing
 /// is asked.
@@ -72,7 +73,7 @@ statements! {
         AND ", held!("$14", "$15"), " RETURNING session_id");
     /// Nothing is changed where there is a whole answer already.
     REPLY = "message.reply", concat!("INSERT INTO messages (", message_columns!(), ")
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         ON CONFLICT (tenant_id, reply_to) WHERE reply_to IS NOT NULL DO UPDATE SET
             id = excluded.id, author = excluded.author, body = excluded.body, attachments = excluded.attachments,
             state = excluded.state, prompt_tokens = excluded.prompt_tokens,
@@ -97,7 +98,8 @@ statements! {
         WHERE tenant_id = $1 AND session_id = $2 AND bot_record IS NOT NULL AND COALESCE(reply_to, id) < $3
         ORDER BY bot_record DESC LIMIT 1";
     OPEN = "message.open", "SELECT session_id, id, state FROM messages
-        WHERE tenant_id = $1 AND state IN ('accepted', 'delivering', 'streaming') AND id > $2 ORDER BY id LIMIT $3";
+        WHERE tenant_id = $1 AND state IN ('accepted', 'delivering', 'streaming') AND id > $2
+        AND author = 'user' AND platform_id IS NULL ORDER BY id LIMIT $3";
     COUNT_WAITING = "message.count_waiting", "SELECT COUNT(*) FROM messages
         WHERE tenant_id = $1 AND state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming')";
     COUNT_SINCE = "message.count_since", "SELECT COUNT(*) FROM messages
@@ -118,7 +120,7 @@ pub struct MessageRows {
 
 /// A row, as it stands.
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(crate) struct Row {
     tenant_id: String,
     id: String,
     session_id: String,
@@ -133,10 +135,11 @@ struct Row {
     completion_tokens: Option<i64>,
     created_at: i64,
     updated_at: i64,
+    sender: Option<String>,
 }
 
 impl Row {
-    fn read(self) -> Result<Message> {
+    pub(crate) fn read(self) -> Result<Message> {
         let failure = self.failure_code.zip(self.failure_detail).map(|(code, detail)| Failure { code, detail });
         let usage = match self.prompt_tokens.zip(self.completion_tokens) {
             Some((prompt, completion)) => Some(TokenUsage {
@@ -150,6 +153,7 @@ impl Row {
             tenant_id: read_id("messages.tenant_id", &self.tenant_id, TenantId::parse)?,
             session_id: read_id("messages.session_id", &self.session_id, SessionId::parse)?,
             author: read_word("messages.author", self.author)?,
+            sender: self.sender.map(|sender| read_json("messages.sender", &sender)).transpose()?,
             text: self.body,
             attachments: read_json::<Vec<AttachmentId>>("messages.attachments", &self.attachments)?,
             state: read_word("messages.state", self.state)?,
@@ -193,25 +197,32 @@ fn turns(from: &[State], outcome: &Outcome) -> Result<Vec<(bool, Vec<String>)>> 
     Ok(turns)
 }
 
-/// Binds the columns of [`REPLY`] in its order.
-macro_rules! bind_reply {
+/// Binds [`message_columns!`] in their order.
+macro_rules! bind_message {
     ($query:expr, $reply:expr) => {
         $query
             .bind($reply.tenant_id.as_str())
             .bind($reply.id.as_str())
             .bind($reply.session_id.as_str())
-            .bind(word(&$reply.author)?)
-            .bind(storable(&$reply.text))
-            .bind(attachments_json($reply)?)
-            .bind(word(&$reply.state)?)
-            .bind($reply.reply_to.as_ref().map(MessageId::as_str))
+            .bind($crate::values::word(&$reply.author)?)
+            .bind($crate::values::storable(&$reply.text))
+            .bind($crate::messages::attachments_json($reply)?)
+            .bind($crate::values::word(&$reply.state)?)
+            .bind($reply.reply_to.as_ref().map(astrfleet_core::id::MessageId::as_str))
             .bind($reply.failure.as_ref().map(|failure| failure.code.as_str()))
             .bind($reply.failure.as_ref().map(|failure| failure.detail.as_str()))
-            .bind($reply.usage.map(|usage| token_count(usage.prompt_tokens)))
-            .bind($reply.usage.map(|usage| token_count(usage.completion_tokens)))
+            .bind($reply.usage.map(|usage| $crate::values::token_count(usage.prompt_tokens)))
+            .bind($reply.usage.map(|usage| $crate::values::token_count(usage.completion_tokens)))
             .bind($reply.created_at.micros())
             .bind($reply.updated_at.micros())
+            .bind($crate::messages::sender_json($reply)?)
     };
+}
+pub(crate) use bind_message;
+
+/// Who wrote, as it stands in its column.
+pub(crate) fn sender_json(message: &Message) -> Result<Option<String>> {
+    message.sender.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)
 }
 
 impl MessageRows {
@@ -403,7 +414,7 @@ impl Messages for MessageRows {
                 if reply.session_id.as_str() != session {
                     return Err(Error::internal(format!("the answer to {id} is in another session")));
                 }
-                let insert = bind_reply!(sqlx::query(REPLY.sql), reply);
+                let insert = bind_message!(sqlx::query(REPLY.sql), reply);
                 if run(&REPLY, insert.execute(&mut *connection)).await?.rows_affected() == 0 {
                     // Undoes the above.
                     return Err(Error::internal(format!("{id} has a whole answer, and was not done")));

@@ -84,6 +84,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(6, "0006_search", twins),
     migration!(7, "0007_events", twins),
     migration!(8, "0008_webhooks", twins),
+    migration!(9, "0009_channel_messages"),
+    migration!(10, "0010_channel_messages_once", twins),
 ];
 
 /// A step, and whether the database has made it.

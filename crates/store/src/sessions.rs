@@ -23,7 +23,7 @@ use crate::{
 macro_rules! session_columns {
     () => {
         "tenant_id, id, end_user, channel, state, close_reason, metadata, generation, created_at, last_active_at, \
-         version"
+         version, umo"
     };
 }
 pub(crate) use session_columns;
@@ -31,7 +31,7 @@ pub(crate) use session_columns;
 statements! {
     "session";
     INSERT = "session.insert", concat!("INSERT INTO sessions (", session_columns!(), ")
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)");
     GET_WITH_NEWEST = "session.get_with_newest", concat!("SELECT ", session_columns!(), ",
             (SELECT messages.id FROM messages WHERE messages.tenant_id = $1 AND messages.session_id = $2
              ORDER BY messages.id DESC LIMIT 1) AS newest
@@ -81,6 +81,7 @@ pub(crate) struct Row {
     created_at: i64,
     last_active_at: i64,
     version: i64,
+    umo: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -97,6 +98,7 @@ impl Row {
             tenant_id: read_id("sessions.tenant_id", &self.tenant_id, TenantId::parse)?,
             end_user: self.end_user,
             channel: self.channel,
+            umo: self.umo,
             state: read_word("sessions.state", self.state)?,
             close_reason: self.close_reason.map(|word| read_word("sessions.close_reason", word)).transpose()?,
             metadata: read_json("sessions.metadata", &self.metadata)?,
@@ -108,6 +110,26 @@ impl Row {
     }
 }
 
+/// Binds [`session_columns!`] in their order; the words of the state and of the reason are made before.
+macro_rules! bind_session {
+    ($query:expr, $tenant:expr, $session:expr, $state:expr, $reason:expr) => {
+        $query
+            .bind($tenant.as_str())
+            .bind($session.id.as_str())
+            .bind(&$session.end_user)
+            .bind(&$session.channel)
+            .bind(&$state)
+            .bind($reason.as_deref())
+            .bind($session.metadata.to_string())
+            .bind($session.generation)
+            .bind($session.created_at.micros())
+            .bind($session.last_active_at.micros())
+            .bind($session.version)
+            .bind($session.umo.as_deref())
+    };
+}
+pub(crate) use bind_session;
+
 #[async_trait]
 impl Sessions for SessionRows {
     async fn insert(&self, session: &Session) -> Result<()> {
@@ -115,18 +137,7 @@ impl Sessions for SessionRows {
         let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
         let opened = NewEvent::of_session(None, session);
         transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
-            let insert = sqlx::query(INSERT.sql)
-                .bind(self.tenant.as_str())
-                .bind(session.id.as_str())
-                .bind(&session.end_user)
-                .bind(&session.channel)
-                .bind(&state)
-                .bind(reason.as_deref())
-                .bind(session.metadata.to_string())
-                .bind(session.generation)
-                .bind(session.created_at.micros())
-                .bind(session.last_active_at.micros())
-                .bind(session.version);
+            let insert = bind_session!(sqlx::query(INSERT.sql), self.tenant, session, state, reason);
             run(&INSERT, insert.execute(&mut *connection)).await.map_err(|failed| failed.or_missing("tenant"))?;
             if let Some(opened) = &opened {
                 append!(connection, &[Told::new(&self.tenant, opened.clone())]);

@@ -3,15 +3,15 @@
 use astrfleet_core::{
     id::{TenantId, WebhookId},
     ports::{
-        ApiKeys, Attachments, AuditLog, Blocklist, Deliveries, Events, Fence, Idempotency, Instances, Invitations,
-        Leases, Members, Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger, Users,
-        Webhooks,
+        ApiKeys, Attachments, AuditLog, Blocklist, Bridge, Deliveries, Events, Fence, Idempotency, Instances,
+        Invitations, Leases, Members, Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger,
+        Users, Webhooks,
     },
 };
 
 use crate::{
-    api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, blocklist::BlockRows, db::Db,
-    deliveries::DeliveryRows, events::EventRows, idempotency::IdempotencyRows, instances::InstanceRows,
+    api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, blocklist::BlockRows, bridge::BridgeRows,
+    db::Db, deliveries::DeliveryRows, events::EventRows, idempotency::IdempotencyRows, instances::InstanceRows,
     invitations::InvitationRows, leases::LeaseRows, members::MemberRows, messages::MessageRows,
     refresh_tokens::RefreshTokenRows, search::SearchRows, sessions::SessionRows, system::SystemRows,
     tenants::TenantRows, usage::UsageRows, users::UserRows, webhooks::WebhookRows,
@@ -64,6 +64,10 @@ impl Store for Db {
 
     fn search(&self, tenant: &TenantId) -> Box<dyn Search> {
         Box::new(SearchRows::new(self, tenant))
+    }
+
+    fn bridge(&self, tenant: &TenantId) -> Box<dyn Bridge> {
+        Box::new(BridgeRows::new(self, tenant))
     }
 
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments> {

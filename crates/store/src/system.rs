@@ -7,7 +7,7 @@ use astrfleet_core::{
     instance::Instance,
     member::Invitation,
     page::{Page, PageRequest},
-    ports::System,
+    ports::{Overdue, System},
     session::Session,
     time::Timestamp,
 };
@@ -32,16 +32,23 @@ statements! {
         AND EXISTS (SELECT 1 FROM leases WHERE leases.name = 'queue/' || messages.tenant_id AND leases.owner = $3)
         ORDER BY id LIMIT $2";
     TENANTS_WITHOUT_OWNER = "system.tenants_without_owner", "SELECT DISTINCT tenant_id FROM messages
-        WHERE state IN ('accepted', 'delivering', 'streaming') AND NOT EXISTS (
+        WHERE state IN ('accepted', 'delivering', 'streaming') AND author = 'user' AND platform_id IS NULL
+        AND NOT EXISTS (
             SELECT 1 FROM leases WHERE leases.name = 'queue/' || messages.tenant_id
             AND leases.expires_at > (SELECT micros FROM database_clock)
         ) LIMIT $1";
+    /// What an IM channel brought is answered by its bot, and what a person says into one is sent once: neither is ours
+    /// to repair.
     UNFINISHED_MESSAGES = "system.unfinished_messages", "SELECT tenant_id, id FROM messages
             WHERE state IN ('delivering', 'streaming') AND state IN ('accepted', 'delivering', 'streaming') AND id > $2
+            AND author = 'user' AND platform_id IS NULL
         UNION ALL
         SELECT tenant_id, id FROM messages
             WHERE state = 'interrupted' AND reply_to IS NULL AND updated_at > $1 AND id > $2
         ORDER BY id LIMIT $3";
+    OVERDUE_AT_CHANNELS = "system.overdue_at_channels", "SELECT tenant_id, id FROM messages
+        WHERE state = 'delivering' AND state IN ('accepted', 'delivering', 'streaming') AND updated_at < $1
+        AND (platform_id IS NOT NULL OR author <> 'user') ORDER BY id LIMIT $2";
     /// A message that was only just accepted has not touched its session yet: the newest one counts too.
     IDLE_SESSIONS = "system.idle_sessions", concat!("SELECT ", session_columns!(), " FROM sessions
         WHERE state <> 'closed' AND last_active_at < $1
@@ -140,6 +147,21 @@ impl System for SystemRows {
             ))
         };
         unfinished.into_iter().map(read).collect()
+    }
+
+    async fn overdue_at_channels(&self, before: Timestamp, limit: u32) -> Result<Vec<Overdue>> {
+        let overdue = read!(&self.db, Scope::System, OVERDUE_AT_CHANNELS, pool => sqlx::query_as::<_, (String, String)>(
+                OVERDUE_AT_CHANNELS.sql)
+            .bind(before.micros())
+            .bind(i64::from(limit))
+            .fetch_all(pool))?;
+        let read = |(tenant, message): (String, String)| {
+            Ok((
+                read_id("messages.tenant_id", &tenant, TenantId::parse)?,
+                read_id("messages.id", &message, MessageId::parse)?,
+            ))
+        };
+        overdue.into_iter().map(read).collect()
     }
 
     async fn idle_sessions(&self, before: Timestamp, limit: u32) -> Result<Vec<Session>> {

@@ -40,6 +40,7 @@ struct State {
     config: Value,
     files: BTreeMap<String, (String, String, Bytes)>,
     prepared: u32,
+    said: Vec<(String, String)>,
 }
 
 impl Default for FakeBots {
@@ -91,6 +92,12 @@ impl FakeBots {
     #[must_use]
     pub fn prepared(&self) -> u32 {
         self.0.with(|state| state.prepared)
+    }
+
+    /// What people said through bots into conversations of IM channels, in order.
+    #[must_use]
+    pub fn said(&self) -> Vec<(String, String)> {
+        self.0.with(|state| state.said.clone())
     }
 
     /// What the bot remembers of a session.
@@ -194,6 +201,16 @@ impl BotClient for FakeBot {
         let file = self.0.with(|state| state.files.get(reference).cloned());
         let (name, media_type, content) = file.ok_or(Error::NotFound { what: "file" })?;
         Ok(BotFile { name, media_type, content: stream::iter([Ok(content)]).boxed() })
+    }
+
+    async fn say(&self, umo: &str, text: &str) -> Result<()> {
+        self.0.with(|state| {
+            if state.unready {
+                return Err(Error::unavailable("the bot", "it does not answer"));
+            }
+            state.said.push((umo.to_owned(), text.to_owned()));
+            Ok(())
+        })
     }
 
     async fn config(&self) -> Result<Value> {

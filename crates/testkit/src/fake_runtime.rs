@@ -99,6 +99,10 @@ impl Runtime for FakeRuntime {
         "4.29.3"
     }
 
+    fn bridge_version(&self) -> &'static str {
+        "fake"
+    }
+
     async fn find(&self) -> Result<Vec<FoundBot>> {
         Ok(self.with(|state| {
             let found = |(instance, status): (&InstanceId, &BotStatus)| match status {

@@ -81,6 +81,10 @@ impl Runtime for Seen {
         self.world.runtime.astrbot_version()
     }
 
+    fn bridge_version(&self) -> &str {
+        self.world.runtime.bridge_version()
+    }
+
     async fn find(&self) -> Result<Vec<FoundBot>> {
         self.pass().await;
         self.world.runtime.find().await

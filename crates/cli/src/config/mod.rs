@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use astrfleet_core::plan::Plan;
 use astrfleet_server::config::{
-    AuthConfig, EventsConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServeConfig, ServerConfig,
-    SessionConfig, TenantConfig, UpstreamConfig, WebhooksConfig,
+    AuthConfig, BridgeConfig, EventsConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServeConfig,
+    ServerConfig, SessionConfig, TenantConfig, UpstreamConfig, WebhooksConfig,
 };
 use figment::{
     Figment,
@@ -56,6 +56,7 @@ pub struct Config {
     message: MessageConfig,
     events: EventsConfig,
     webhooks: WebhooksConfig,
+    bridge: BridgeConfig,
     llm: LlmConfig,
     manager: ManagerConfig,
 }
@@ -235,6 +236,7 @@ impl Config {
             message: self.message.clone(),
             events: self.events.clone(),
             webhooks: self.webhooks.clone(),
+            bridge: self.bridge.clone(),
             llm: self.llm.clone(),
             manager: self.manager.clone(),
         })

@@ -37,6 +37,20 @@ pub enum Command {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Answer yourself from now on: the bot keeps silent
+    TakeOver {
+        /// Id or name
+        tenant: String,
+        /// The session's id
+        session: String,
+    },
+    /// Let the bot answer again
+    HandBack {
+        /// Id or name
+        tenant: String,
+        /// The session's id
+        session: String,
+    },
     /// Close a conversation
     Close {
         /// Id or name
@@ -68,6 +82,14 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
                 mark_hits(&mut found);
             }
             output.page(&found, &["created_at", "author", "session_id", "excerpt"]);
+        }
+        Command::TakeOver { tenant, session } => {
+            let path = format!("{}/{session}/take-over", path(&tenant));
+            output.thing(&client.post(&path, &json!({})).await?, FIELDS);
+        }
+        Command::HandBack { tenant, session } => {
+            let path = format!("{}/{session}/hand-back", path(&tenant));
+            output.thing(&client.post(&path, &json!({})).await?, FIELDS);
         }
         Command::Close { tenant, session } => {
             output.thing(&client.post(&format!("{}/{session}/close", path(&tenant)), &json!({})).await?, FIELDS);

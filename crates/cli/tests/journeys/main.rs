@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod bot_dies;
+mod bridge;
 mod channels;
 mod chat;
 mod command;
@@ -50,6 +51,12 @@ fn main() -> std::process::ExitCode {
         together!(model_fails::an_outage_ends),
         together!(channels::telegram_in_full),
         together!(channels::line_by_its_signature),
+        together!(bridge::a_message_of_a_channel_is_a_message_of_a_session),
+        together!(bridge::a_telegram_that_misbehaves),
+        together!(bridge::a_person_takes_over),
+        together!(bridge::a_tenant_that_may_not),
+        together!(bridge::its_cost_is_measured),
+        together!(bridge::the_platform_is_away),
         together!(limits::tokens_that_are_used_up),
         together!(limits::a_suspended_tenant),
         together!(bot_dies::in_the_middle_of_an_answer),

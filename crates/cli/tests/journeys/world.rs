@@ -62,6 +62,13 @@ fn config(provider: &FakeProvider) -> String {
         port_last = {}
         [plans.free]
         concurrent_chats = {CONCURRENT_CHATS}
+        [plans.mute]
+        concurrent_chats = {CONCURRENT_CHATS}
+        messages_per_day = 0
+        tokens_per_month = 1000000
+        storage_bytes = 1000000
+        bot_memory_bytes = 805306368
+        bot_cpu_milli = 1000
         [plans.tiny]
         concurrent_chats = 1
         messages_per_day = 10000

@@ -2,6 +2,7 @@
 //! testkit, which every implementation passes.
 
 mod blobs;
+mod bridge;
 mod bus;
 mod leases;
 mod limiter;
@@ -11,12 +12,13 @@ pub mod testing;
 mod webhooks;
 
 pub use blobs::{BlobStream, Blobs};
+pub use bridge::{Bridge, Heard, Inbound, Overdue, TakenIn, Told, kept_back};
 pub use bus::{Bus, BusEvent, BusStream};
 pub use leases::{Fence, Holder, Lease, Leases, Taken, queue_lease};
 pub use limiter::{Limit, Limiter, Verdict};
 pub use runtime::{
-    BotAccess, BotClient, BotFile, BotSpec, BotStatus, Bots, ChannelDraft, ChatStream, FoundBot, LogLine, LogStream,
-    Runtime,
+    BotAccess, BotClient, BotFile, BotSpec, BotStatus, Bots, BridgeSpec, ChannelDraft, ChatStream, FoundBot, LogLine,
+    LogStream, Runtime, WhenAway,
 };
 pub use store::{
     Accepted, ApiKeys, Attachments, AuditLog, Begun, Blocklist, Delivery, Events, Idempotency, Instances, Invitations,

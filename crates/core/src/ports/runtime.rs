@@ -36,6 +36,8 @@ pub struct BotSpec {
     pub jwt_secret: SecretString,
     /// What it says where the model fails, for [`ChatEvent::Error`] to be recognised.
     pub failure_text: String,
+    /// How it asks about messages of IM channels.
+    pub bridge: BridgeSpec,
     /// Memory, in bytes.
     pub memory_bytes: u64,
     /// Processor time, in thousandths of a core.
@@ -43,6 +45,39 @@ pub struct BotSpec {
     /// Stands for all of the above that its process keeps to its end. One that was started on other terms is not the one
     /// that is wanted. Says nothing to who reads it.
     pub terms: String,
+}
+
+/// What the bridge in a bot needs.
+#[derive(Clone, Debug)]
+pub struct BridgeSpec {
+    /// Where it asks, with `/v1` at its end.
+    pub url: String,
+    /// The bot's own token for that. Worth nothing anywhere else, and for no other tenant.
+    pub token: SecretString,
+    /// What the bot does while nobody answers there.
+    pub when_away: WhenAway,
+}
+
+/// What a bot does with messages of IM channels while the platform is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenAway {
+    /// It answers, and tells later.
+    #[default]
+    Answer,
+    /// It says nothing, and tells later what came.
+    Silent,
+}
+
+impl WhenAway {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Silent => "silent",
+        }
+    }
 }
 
 /// What a driver sees of one bot.
@@ -102,6 +137,8 @@ pub type LogStream = BoxStream<'static, LogLine>;
 pub trait Runtime: Send + Sync {
     /// The version of the `AstrBots` that it starts.
     fn astrbot_version(&self) -> &str;
+    /// The version of the bridge that it places in them.
+    fn bridge_version(&self) -> &str;
     /// Bots that run already, left by an earlier run of the platform. Asked once, before anything is started.
     async fn find(&self) -> Result<Vec<FoundBot>>;
     /// Writes its configuration and starts its process. Does not wait until it is ready.
@@ -199,6 +236,11 @@ pub trait BotClient: Send + Sync {
     async fn upload(&self, end_user: &str, name: &str, media_type: &str, content: Bytes) -> Result<BotAttachment>;
     /// Fetches a file that it sent.
     async fn download(&self, end_user: &str, reference: &str) -> Result<BotFile>;
+    /// Says something in a conversation of an IM channel, by its `umo`. Twice is said twice.
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] in the bot's own words where it cannot.
+    async fn say(&self, umo: &str, text: &str) -> Result<()>;
     /// Its configuration, with the platform's own part masked.
     async fn config(&self) -> Result<serde_json::Value>;
     /// Changes its configuration by a JSON merge patch (RFC 7386); takes effect at once. Returns it as it is then.

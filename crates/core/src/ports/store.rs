@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 
+use super::bridge::{Bridge, Overdue};
 use crate::{
     api_key::ApiKey,
     attachment::Attachment,
@@ -59,6 +60,8 @@ pub trait Store: Send + Sync {
     fn fenced_messages(&self, tenant: &TenantId, fence: &Fence) -> Box<dyn Messages>;
     /// The search in the messages of `tenant`.
     fn search(&self, tenant: &TenantId) -> Box<dyn Search>;
+    /// The messages that IM channels brought to `tenant`.
+    fn bridge(&self, tenant: &TenantId) -> Box<dyn Bridge>;
     /// The attachments of `tenant`.
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments>;
     /// The blocklist of `tenant`.
@@ -536,8 +539,11 @@ pub trait System: Send + Sync {
         after: Option<&MessageId>,
         limit: u32,
     ) -> Result<Vec<(TenantId, SessionId, MessageId)>>;
+    /// At most `limit` messages of IM channels, or of people to them, that are on their way since before `before`.
+    async fn overdue_at_channels(&self, before: Timestamp, limit: u32) -> Result<Vec<Overdue>>;
     /// At most `limit` messages that were being delivered or streamed, or were interrupted after `interrupted_since`: what is to be
-    /// repaired when nobody works on it any more. The oldest first, after `after`.
+    /// repaired when nobody works on it any more. None of IM channels: their bots answer those by themselves. The
+    /// oldest first, after `after`.
     async fn unfinished_messages(
         &self,
         interrupted_since: Timestamp,

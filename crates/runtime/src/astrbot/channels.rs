@@ -117,6 +117,15 @@ pub(super) async fn test(bot: &Connection, id: &str) -> Result<(bool, String)> {
     })
 }
 
+/// Says something in a conversation.
+pub(super) async fn say(bot: &Connection, umo: &str, text: &str) -> Result<()> {
+    match bot.call(Method::POST, "im/messages", Some(&json!({"umo": umo, "message": text}))).await {
+        Ok(_) => Ok(()),
+        Err(Failure::Refused(words)) => Err(Error::conflict(format!("the bot could not send it: {words}"))),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
 async fn one(bot: &Connection, id: &str) -> Result<Channel> {
     let entry = find(bot, id).await?.ok_or(NONE)?;
     Ok(shown(&entry, &channel_states::read(bot).await?))

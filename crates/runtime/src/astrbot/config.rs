@@ -321,6 +321,11 @@ mod tests {
             model: "fast".to_owned(),
             jwt_secret: "jwt".into(),
             failure_text: "something failed".to_owned(),
+            bridge: astrfleet_core::ports::BridgeSpec {
+                url: "http://127.0.0.1:9/bridge/v1".to_owned(),
+                token: "token-of-the-bridge".into(),
+                when_away: astrfleet_core::ports::WhenAway::Answer,
+            },
             memory_bytes: 0,
             cpu_milli: 0,
             terms: "terms".to_owned(),

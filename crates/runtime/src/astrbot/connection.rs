@@ -55,6 +55,10 @@ impl BotClient for Connection {
         files::download(self, end_user, reference).await
     }
 
+    async fn say(&self, umo: &str, text: &str) -> Result<()> {
+        channels::say(self, umo, text).await
+    }
+
     async fn config(&self) -> Result<Value> {
         settings::read(self).await
     }

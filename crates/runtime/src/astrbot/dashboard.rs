@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{
+    bridge,
     client::escaped,
     config::{OWNED_PATHS, PLATFORM_PROVIDER_ID},
     connection::Connection,
@@ -66,6 +67,10 @@ pub(super) async fn restore(bot: &Connection, method: &str, path: &str, mut body
         }
         ("POST", [.., last]) if TRIES.contains(last) => Ok(body),
         (_, ["config-profiles", ..] | ["config", "plugin" | "file" | "abconf" | "umo_abconf_route", ..]) => Ok(body),
+        (_, ["plugins", ..]) if names_bridge(&body) => Err(Error::Forbidden {
+            reason: "this plugin connects the bot to the platform: it is placed and kept on by the platform".into(),
+        }),
+        (_, ["plugins", ..]) => Ok(body),
         (_, parts) if names_platform(parts, query, &body) => Err(Error::Forbidden {
             reason: "this model provider belongs to the platform: add one of your own and choose its models".into(),
         }),
@@ -83,6 +88,16 @@ async fn restore_profile(bot: &Connection, profile: &str, body: &mut Value) -> R
     }
     restore_config(body, &current);
     Ok(())
+}
+
+/// Whether any text in a body is the name of our plugin.
+fn names_bridge(body: &Value) -> bool {
+    match body {
+        Value::String(text) => text.trim() == bridge::NAME,
+        Value::Array(items) => items.iter().any(names_bridge),
+        Value::Object(fields) => fields.values().any(names_bridge),
+        _ => false,
+    }
 }
 
 fn names_platform(parts: &[&str], query: &str, body: &Value) -> bool {

@@ -10,12 +10,14 @@ use super::config::{OWNED_PATHS, PLATFORM_PROVIDER_ID, is_platform_provider, is_
 pub(super) const MASK: &str = "***";
 
 /// Paths of the bot's API below which its configuration is read or written.
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 7] = [
     "/api/v1/system-config",
     "/api/v1/config-profiles",
     "/api/v1/provider-sources",
     "/api/v1/providers",
     "/api/config",
+    "/api/v1/plugins/enabled",
+    "/api/v1/plugins/reload",
 ];
 /// In the name of a setting, wherever they stand.
 const SECRET_PARTS: [&str; 8] =

@@ -1,6 +1,7 @@
 //! One `AstrBot`, seen from outside: its configuration file and its API. Nothing in here starts a process.
 
 mod answer;
+pub mod bridge;
 mod channel_states;
 mod channels;
 mod chat;

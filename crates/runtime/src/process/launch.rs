@@ -19,6 +19,7 @@ use rustix::{
     io::Errno,
     process::Signal,
 };
+use secrecy::ExposeSecret;
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
@@ -33,7 +34,7 @@ use super::{
     running::{self, Run},
     search, users,
 };
-use crate::astrbot::config;
+use crate::astrbot::{bridge, config};
 
 /// The variable that carries a start's number. A process without it is none of ours.
 pub(super) const GENERATION: &str = "ASTRFLEET_GENERATION";
@@ -106,6 +107,7 @@ fn prepare(shared: &Shared, spec: &BotSpec) -> Result<Ready> {
     }
     places.make().map_err(broken)?;
     config::write(&places.root, spec, &*shared.rng)?;
+    bridge::place(&places.root)?;
     std::fs::set_permissions(&places.root, std::fs::Permissions::from_mode(0o700)).map_err(broken)?;
     let user = match &shared.users {
         None => None,
@@ -151,6 +153,9 @@ fn command(shared: &Shared, places: &Places, spec: &BotSpec, ready: &Ready) -> i
         .env(PORT, spec.port.to_string())
         .env(GENERATION, spec.generation.to_string())
         .env(TERMS, &spec.terms)
+        .env(bridge::URL, &spec.bridge.url)
+        .env(bridge::TOKEN, spec.bridge.token.expose_secret())
+        .env(bridge::WHEN_AWAY, spec.bridge.when_away.word())
         // For people who look at processes.
         .env("ASTRFLEET_BOT", spec.instance.as_str())
         .env("ASTRFLEET_TENANT", spec.tenant_name.replace('\0', ""))

@@ -38,6 +38,8 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::astrbot::bridge;
+
 pub use self::journal::LogLimits;
 use self::{
     capture::Surroundings,
@@ -224,6 +226,10 @@ impl Shared {
 impl Runtime for ProcessRuntime {
     fn astrbot_version(&self) -> &str {
         &self.shared.settings.astrbot_version
+    }
+
+    fn bridge_version(&self) -> &str {
+        bridge::version()
     }
 
     async fn find(&self) -> Result<Vec<FoundBot>> {

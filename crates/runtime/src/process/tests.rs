@@ -115,6 +115,11 @@ fn spec(number: u32) -> BotSpec {
         model: "fast".to_owned(),
         jwt_secret: "secret".into(),
         failure_text: "failed".to_owned(),
+        bridge: astrfleet_core::ports::BridgeSpec {
+            url: "http://127.0.0.1:9/bridge/v1".to_owned(),
+            token: "token-of-the-bridge".into(),
+            when_away: astrfleet_core::ports::WhenAway::Answer,
+        },
         memory_bytes: 256 << 20,
         cpu_milli: 500,
         terms: "terms".to_owned(),

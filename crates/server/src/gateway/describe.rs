@@ -26,6 +26,7 @@ const TAGS: [(&str, &str); 17] = [
     ("webhooks", "A tenant's own systems, which are told of it: signed, tried again, in order."),
     ("audit", "Who did what, each entry chained to the one before by its hash."),
     ("fleet", "All bots, for platform administrators."),
+    ("bridge", "What the bridge in every bot asks about messages of IM channels."),
     ("models", "The model gateway for bots, in OpenAI's shapes."),
     ("health", "For load balancers and supervisors."),
 ];
@@ -47,6 +48,7 @@ pub fn description() -> OpenApi {
     let components = ComponentsBuilder::new()
         .security_scheme("access_token", bearer("JWT", "From `POST /api/v1/auth/login`."))
         .security_scheme("virtual_key", bearer("afk-…", "Of a bot; good for the model gateway alone."))
+        .security_scheme("bridge_token", bearer("afb-…", "Of a bot; good for the bridge alone."))
         .security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(api_key)))
         .build();
     let tags: Vec<Tag> =

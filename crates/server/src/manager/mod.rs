@@ -131,6 +131,12 @@ impl Service {
         self.llm_base_url.get().cloned().ok_or_else(|| Error::internal("the address of the model gateway was not set"))
     }
 
+    /// Where the bridges in bots ask: beside the model gateway.
+    fn bridge_url(&self) -> Result<String> {
+        let llm = self.llm_base_url()?;
+        Ok(format!("{}/bridge/v1", llm.strip_suffix("/llm/v1").unwrap_or(&llm)))
+    }
+
     /// Where the bot of `tenant` is: from memory.
     pub fn route(&self, tenant: &TenantId) -> Route {
         self.known().get(tenant).map_or_else(

@@ -16,8 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tracing::Instrument;
 
 use super::{
-    Service,
-    daily::Taken,
+    Counted, Service,
     live::{End, Progress},
     owners::Whereabouts,
     queue::Room,
@@ -93,7 +92,8 @@ impl Service {
         key.as_deref().map_or(Ok(()), idempotency_key)?;
         let hash = words.hash();
         let admitted = match self.admit(tenant, session, &words).await {
-            Ok(admitted) => admitted,
+            Ok(Entry::EndUser(admitted)) => admitted,
+            Ok(Entry::Person(session)) => return self.say(tenant, &session, words, key.zip(Some(hash))).await,
             Err(refused) => {
                 return self.before(tenant, session, key.as_deref(), &hash, refused).await.map(TakenIn::Stored);
             }
@@ -105,6 +105,7 @@ impl Service {
             tenant_id: tenant.id.clone(),
             session_id: session.clone(),
             author: Author::User,
+            sender: None,
             text: words.text,
             attachments: words.attachments,
             state: State::Accepted,
@@ -167,7 +168,7 @@ impl Service {
     }
 
     /// Everything that can refuse a message.
-    async fn admit(&self, tenant: &Tenant, session: &SessionId, words: &Words) -> Result<Admitted> {
+    async fn admit(&self, tenant: &Tenant, session: &SessionId, words: &Words) -> Result<Entry> {
         tenant.must_be_served()?;
         if self.draining.is_cancelled() {
             return Err(Error::unavailable("the platform, which is being stopped,", "draining"));
@@ -175,6 +176,10 @@ impl Service {
         let (session, newest) = self.base.store.sessions(&tenant.id).get_with_newest(session).await?;
         if session.state == session::State::Closed {
             return Err(Error::conflict("this session is closed: open a new one"));
+        }
+        if session.umo.is_some() {
+            // End users write in the channel itself: whoever comes this way is a person who answers.
+            return Ok(Entry::Person(session));
         }
         if self.tenants.is_blocked(&tenant.id, &session.channel, &session.end_user).await? {
             return Err(Error::Blocked);
@@ -191,11 +196,9 @@ impl Service {
         } else {
             return Err(full());
         };
-        let plan = self.tenants.plan(tenant)?;
-        let concurrent = self.concurrent(plan.concurrent_chats);
-        let now = self.base.clock.now();
-        let counted = self.daily.take(&*self.base.store, &tenant.id, plan.messages_per_day, now).await?;
-        Ok(Admitted { session, newest, room, counted, concurrent })
+        let concurrent = self.concurrent(self.tenants.plan(tenant)?.concurrent_chats);
+        let counted = self.count(tenant).await?;
+        Ok(Entry::EndUser(Admitted { session, newest, room, counted, concurrent }))
     }
 
     /// The message that was accepted under this key before: whoever asks again gets it, also where a new one would be
@@ -243,6 +246,13 @@ impl TakenIn {
     }
 }
 
+/// Who speaks.
+enum Entry {
+    EndUser(Admitted),
+    /// In a session of an IM channel.
+    Person(session::Session),
+}
+
 /// A message that may be stored.
 struct Admitted {
     session: session::Session,
@@ -250,7 +260,7 @@ struct Admitted {
     newest: Option<MessageId>,
     /// In the queue, where that is here.
     room: Option<Room>,
-    counted: Taken,
+    counted: Counted,
     concurrent: usize,
 }
 

@@ -52,6 +52,11 @@ impl Service {
         self.fail(&*self.base.store.messages(&message.tenant_id), &[State::Accepted], message, failure).await
     }
 
+    /// Ends a message that an IM channel brought, which is in no queue of ours.
+    pub(super) async fn failed_at_channel(&self, message: &Message, failure: Failure) -> Result<bool> {
+        self.fail(&*self.base.store.messages(&message.tenant_id), &[State::Delivering], message, failure).await
+    }
+
     async fn fail(&self, messages: &dyn Messages, from: &[State], message: &Message, failure: Failure) -> Result<bool> {
         let outcome = Outcome::NoReply(State::Failed, Some(failure.clone()));
         if !messages.finish(&message.id, from, outcome, self.base.clock.now()).await? {
@@ -94,6 +99,7 @@ impl Service {
             tenant_id: message.tenant_id.clone(),
             session_id: message.session_id.clone(),
             author: Author::Bot,
+            sender: None,
             text,
             attachments: Vec::new(),
             state,

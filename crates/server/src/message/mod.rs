@@ -21,8 +21,11 @@ mod queue;
 mod reading;
 mod remote;
 mod repair;
+mod say;
 mod take_over;
 mod waiting;
+
+pub use daily::Taken as Counted;
 
 use std::{
     sync::{
@@ -35,6 +38,7 @@ use std::{
 use astrfleet_core::{
     id::{MessageId, TenantId},
     ports::{BusEvent, Holder},
+    tenant::Tenant,
 };
 use futures_util::StreamExt;
 use tokio::sync::Notify;
@@ -128,6 +132,15 @@ impl Service {
 
     fn delivers(&self) -> bool {
         self.delivers.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more of a tenant's messages of today, unless what comes of it is dropped.
+    ///
+    /// # Errors
+    /// [`astrfleet_core::Error::QuotaExceeded`].
+    pub async fn count(&self, tenant: &Tenant) -> astrfleet_core::Result<Counted> {
+        let limit = self.tenants.plan(tenant)?.messages_per_day;
+        self.daily.take(&*self.base.store, &tenant.id, limit, self.base.clock.now()).await
     }
 
     /// How many chats a bot of a plan answers at the same moment.

@@ -168,7 +168,10 @@ impl Service {
     /// What the store says.
     pub async fn stop(&self, message: &Message) -> Result<Exchange> {
         let (tenant, id) = (&message.tenant_id, &message.id);
-        if !self.stop_here(message).await? && !message.state.is_final() {
+        if message.sender.is_some() {
+            // Of an IM channel: its bot asks before it sends the answer, and is told no.
+            self.failed_at_channel(message, stopped()).await?;
+        } else if !self.stop_here(message).await? && !message.state.is_final() {
             let told = match self.whereabouts(tenant).await {
                 Ok(Whereabouts::There(url)) => self.stop_at(&url, tenant, id).await,
                 Ok(Whereabouts::Here(_)) => self.stop_here(message).await?,

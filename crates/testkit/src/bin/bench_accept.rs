@@ -153,6 +153,7 @@ fn message(make: &Make, session: &Session) -> Message {
         tenant_id: session.tenant_id.clone(),
         session_id: session.id.clone(),
         author: Author::User,
+        sender: None,
         text: TEXT.to_owned(),
         attachments: vec![],
         state: State::Accepted,

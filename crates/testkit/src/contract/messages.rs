@@ -26,6 +26,7 @@ pub fn message(make: &Make, session: &Session) -> Message {
         tenant_id: session.tenant_id.clone(),
         session_id: session.id.clone(),
         author: Author::User,
+        sender: None,
         text: "Wo ist meine Bestellung? 📦".to_owned(),
         attachments: vec![make.ids.attachment(), make.ids.attachment()],
         state: State::Accepted,

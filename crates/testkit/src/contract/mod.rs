@@ -6,6 +6,7 @@ pub mod attachments;
 pub mod audit;
 pub mod blobs;
 pub mod blocklist;
+pub mod bridge;
 pub mod bus;
 pub mod events;
 pub mod idempotency;

@@ -20,6 +20,7 @@ pub fn session(make: &Make, tenant: &TenantId, end_user: &str) -> Session {
         tenant_id: tenant.clone(),
         end_user: end_user.to_owned(),
         channel: "api".to_owned(),
+        umo: None,
         state: State::Bot,
         close_reason: None,
         metadata: serde_json::json!({ "order": 7, "note": "Größe 🎈 \u{0}" }),

@@ -49,6 +49,7 @@ pub async fn all(store: &dyn Store) {
     super::webhooks::all(store, &make).await;
     super::interleavings::all(store, &make).await;
     super::leases::all(store, &make).await;
+    super::bridge::all(store, &make).await;
     super::attachments::all(store, &make).await;
     super::blocklist::all(store, &make).await;
     super::search::all(store, &make).await;

@@ -317,6 +317,10 @@ impl Runtime for FleetPorts {
         "fake"
     }
 
+    fn bridge_version(&self) -> &'static str {
+        "fake"
+    }
+
     async fn find(&self) -> Result<Vec<FoundBot>> {
         let state = self.0.state.lock().unwrap();
         let alive = state.processes.iter().filter(|(_, process)| process.alive);
@@ -469,6 +473,10 @@ impl BotClient for Client {
         self.alive()?;
         let content = stream::iter([Ok(Bytes::from_static(b"from the bot"))]).boxed();
         Ok(BotFile { name: reference.to_owned(), media_type: "text/plain".to_owned(), content })
+    }
+
+    async fn say(&self, _: &str, _: &str) -> Result<()> {
+        unused()
     }
 
     async fn config(&self) -> Result<serde_json::Value> {

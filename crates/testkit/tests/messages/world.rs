@@ -223,6 +223,7 @@ impl World {
             tenant_id: tenant.clone(),
             end_user: "ada".to_owned(),
             channel: "api".to_owned(),
+            umo: None,
             state: SessionState::Bot,
             close_reason: None,
             metadata: json!({}),

@@ -23,6 +23,20 @@ pub enum Verdict {
 /// One row: a method, a template (`{*name}` stands for several parts of a path), and what becomes of it.
 pub type Row = (&'static str, &'static str, Verdict);
 
+/// The plugin that connects a bot to the platform is the platform's: rows beside those of the bot's own description.
+const OF_THE_BRIDGE: &[Row] = &[
+    ("DELETE", "/api/v1/plugins/astrfleet_bridge", BRIDGE),
+    ("PUT", "/api/v1/plugins/astrfleet_bridge/config", BRIDGE),
+    ("PUT", "/api/v1/plugins/astrfleet_bridge/log-level", BRIDGE),
+    ("PATCH", "/api/v1/plugins/astrfleet_bridge/enabled", BRIDGE),
+    ("POST", "/api/v1/plugins/astrfleet_bridge/reload", BRIDGE),
+    ("POST", "/api/v1/plugins/astrfleet_bridge/source", BRIDGE),
+    ("POST", "/api/v1/plugins/astrfleet_bridge/update", BRIDGE),
+];
+
+const BRIDGE: Verdict = Verdict::Never(
+    "This plugin connects the bot to the platform, which places it and keeps it on. / 此插件连接机器人与平台，由平台安装并保持启用。",
+);
 const UNKNOWN: Verdict = Verdict::Never("This function of the bot is not offered here. / 此处不提供机器人的该功能。");
 
 /// What becomes of a request with this method to this path, its percent-encoding undone.
@@ -34,6 +48,7 @@ pub fn verdict(method: &Method, path: &str) -> Verdict {
     }
     let path = path.strip_suffix('/').unwrap_or(path);
     ROWS.iter()
+        .chain(OF_THE_BRIDGE)
         .filter(|(row, template, _)| *row == method && fits(template, path))
         .map(|(.., verdict)| *verdict)
         .max_by_key(strictness)
@@ -156,6 +171,9 @@ mod tests {
             (Method::GET, "/api"),
             (Method::GET, "/apix"),
             (Method::POST, "/"),
+            (Method::PATCH, "/api/v1/plugins/astrfleet_bridge/enabled"),
+            (Method::POST, "/api/v1/plugins/astrfleet_bridge/reload/"),
+            (Method::DELETE, "/api/v1/plugins/astrfleet_bridge"),
             (Method::from_bytes(b"BREW").unwrap(), "/api/v1/personas"),
         ] {
             assert_ne!(verdict(&method, path), Verdict::Allowed, "{method} {path}");

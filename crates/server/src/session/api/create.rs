@@ -70,6 +70,7 @@ pub(super) async fn handler(
         tenant_id: tenant.id.clone(),
         end_user,
         channel,
+        umo: None,
         state: SessionState::Bot,
         close_reason: None,
         metadata,

@@ -4,7 +4,9 @@ mod change;
 mod close;
 mod create;
 mod get;
+mod hand_back;
 mod list;
+mod take_over;
 
 use astrfleet_core::{Error, Result, id::SessionId, session::Session};
 use axum::{
@@ -28,6 +30,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(create::handler, list::handler))
         .routes(routes!(get::handler, change::handler))
         .routes(routes!(close::handler))
+        .routes(routes!(take_over::handler))
+        .routes(routes!(hand_back::handler))
 }
 
 /// Reads the id of a path, and notes it for the log.

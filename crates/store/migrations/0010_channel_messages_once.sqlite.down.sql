@@ -1,0 +1,2 @@
+DROP INDEX messages_platform_id;
+DROP INDEX sessions_umo;
