@@ -4,7 +4,7 @@
 import asyncio
 import os
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .journal import Full, Journal
 # The chat of the bot's own pages and API is the platform's own way already.
 WEBCHAT = "webchat"
 ASKED = "astrfleet_asked"
+TURN = "astrfleet_turn"
 REMEMBERED_MAX = 10_000
 FIRST = 10_000
 LAST = -10_000
@@ -55,28 +56,48 @@ class Turns:
     """One after the other within a conversation, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._waiting: dict[str, deque[asyncio.Event]] = {}
 
-    async def take(self, umo: str) -> asyncio.Lock:
-        lock, waiting = self._locks.get(umo, (asyncio.Lock(), 0))
-        self._locks[umo] = (lock, waiting + 1)
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._leave(umo)
-            raise
-        return lock
+    def enter(self, umo: str) -> asyncio.Event:
+        """A place at the end of a conversation's queue."""
+        turn = asyncio.Event()
+        queue = self._waiting.setdefault(umo, deque())
+        queue.append(turn)
+        queue[0].set()
+        return turn
 
-    def give_back(self, umo: str, lock: asyncio.Lock) -> None:
-        lock.release()
-        self._leave(umo)
-
-    def _leave(self, umo: str) -> None:
-        lock, waiting = self._locks[umo]
-        if waiting == 1:
-            del self._locks[umo]
+    def leave(self, umo: str, turn: asyncio.Event) -> None:
+        """Gives a place back; twice is the same as once."""
+        queue = self._waiting.get(umo)
+        if not queue or turn not in queue:
+            return
+        queue.remove(turn)
+        if queue:
+            queue[0].set()
         else:
-            self._locks[umo] = (lock, waiting - 1)
+            del self._waiting[umo]
+
+
+TURNS = Turns()
+
+
+class InOrder(filter.CustomFilter):
+    """Lets everything pass, and notes in which order it came. Filters are asked before anything is waited for; by the time
+    that a handler is called, a later message may have overtaken an earlier one."""
+
+    def filter(self, event: AstrMessageEvent, cfg) -> bool:
+        if event.get_platform_name() != WEBCHAT and event.get_extra(TURN) is None:
+            umo = event.unified_msg_origin
+            turn, clean_up = TURNS.enter(umo), event.cleanup_temporary_local_files
+            event.set_extra(TURN, turn)
+
+            def noted_end() -> None:
+                # It may have been stopped before it came to us.
+                TURNS.leave(umo, turn)
+                clean_up()
+
+            event.cleanup_temporary_local_files = noted_end
+        return True
 
 
 class Bridge(Star):
@@ -85,7 +106,6 @@ class Bridge(Star):
         self.platform: Platform | None = None
         self.answers_when_away = True
         self.start = 0
-        self.turns = Turns()
         self.seen = Remembered()
         self.held = Remembered()
         self.tasks: set[asyncio.Task] = set()
@@ -121,6 +141,7 @@ class Bridge(Star):
         if metadata:
             metadata.reserved = is_protected
 
+    @filter.custom_filter(InOrder)
     @filter.event_message_type(filter.EventMessageType.ALL, priority=FIRST)
     async def arrived(self, event: AstrMessageEvent) -> None:
         if event.get_platform_name() == WEBCHAT:
@@ -135,11 +156,12 @@ class Bridge(Star):
 
     async def _in_turn(self, event: AstrMessageEvent) -> bool:
         umo = event.unified_msg_origin
-        lock = await self.turns.take(umo)
+        turn = event.get_extra(TURN) or TURNS.enter(umo)
         try:
+            await turn.wait()
             return await self._judge(event, umo)
         finally:
-            self.turns.give_back(umo, lock)
+            TURNS.leave(umo, turn)
 
     async def _judge(self, event: AstrMessageEvent, umo: str) -> bool:
         message_id = words.number(str(getattr(event.message_obj, "message_id", "") or "")) or uuid.uuid4().hex
