@@ -158,7 +158,7 @@ pub struct Message {
     pub author: Author,
     /// Who of them, where it came through an IM channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sender: Option<Sender>,
+    pub sender: Option<Box<Sender>>,
     /// What they wrote, at most 32 KiB.
     pub text: String,
     /// What goes with it.

@@ -66,11 +66,13 @@ pub(super) async fn restore(bot: &Connection, method: &str, path: &str, mut body
             Ok(body)
         }
         ("POST", [.., last]) if TRIES.contains(last) => Ok(body),
-        (_, ["config-profiles", ..] | ["config", "plugin" | "file" | "abconf" | "umo_abconf_route", ..]) => Ok(body),
         (_, ["plugins", ..]) if names_bridge(&body) => Err(Error::Forbidden {
             reason: "this plugin connects the bot to the platform: it is placed and kept on by the platform".into(),
         }),
-        (_, ["plugins", ..]) => Ok(body),
+        (
+            _,
+            ["config-profiles" | "plugins", ..] | ["config", "plugin" | "file" | "abconf" | "umo_abconf_route", ..],
+        ) => Ok(body),
         (_, parts) if names_platform(parts, query, &body) => Err(Error::Forbidden {
             reason: "this model provider belongs to the platform: add one of your own and choose its models".into(),
         }),

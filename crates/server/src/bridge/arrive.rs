@@ -209,12 +209,13 @@ impl Service {
             version: 1,
         };
         let came = arrived.received_at_ms.map_or(now, |ms| Timestamp::from_micros(ms.saturating_mul(1_000)));
+        let sender = Sender { id: arrived.sender.id.clone(), name: cut(&arrived.sender.name, NAME_CHARS_MAX) };
         let message = Message {
             id: self.base.ids.message(),
             tenant_id: tenant.id.clone(),
             session_id: session.id.clone(),
             author: Author::User,
-            sender: Some(Sender { id: arrived.sender.id.clone(), name: cut(&arrived.sender.name, NAME_CHARS_MAX) }),
+            sender: Some(Box::new(sender)),
             text: arrived.words(),
             attachments: Vec::new(),
             state: State::Delivering,

@@ -25,7 +25,7 @@ const UMO: &str = "tg1:FriendMessage:7";
 #[must_use]
 pub fn inbound(make: &Make, tenant: &TenantId, umo: &str, number: &str, start: i64) -> Inbound {
     let session = Session { channel: "tg1".to_owned(), umo: Some(umo.to_owned()), ..session(make, tenant, "7") };
-    let sender = Some(Sender { id: "7".to_owned(), name: "Ann \u{0} 🎈".to_owned() });
+    let sender = Some(Box::new(Sender { id: "7".to_owned(), name: "Ann \u{0} 🎈".to_owned() }));
     let message = Message { sender, attachments: vec![], ..message(make, &session) };
     Inbound {
         message,
