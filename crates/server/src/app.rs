@@ -141,7 +141,8 @@ impl App {
         ));
         let events = Arc::new(events::Service::new(Arc::clone(&base)));
         let webhook = Arc::new(webhook::Service::new(Arc::clone(&base), Arc::clone(&auth)));
-        let bridge = bridge::Service::new(Arc::clone(&base), Arc::clone(&message), Arc::clone(&llm));
+        let bridge =
+            bridge::Service::new(Arc::clone(&base), Arc::clone(&tenant), Arc::clone(&message), Arc::clone(&llm));
         let bridge = Arc::new(bridge);
         let gateway = Arc::new(gateway::Service::new(Arc::clone(&base))?);
         Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, events, webhook, bridge, gateway })

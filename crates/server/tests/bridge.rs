@@ -195,6 +195,22 @@ async fn what_may_not_be_answered_is_dropped() {
 }
 
 #[tokio::test]
+async fn whom_a_tenant_has_blocked_is_dropped() {
+    let app = TestApp::new().await;
+    let (tenant, bridge, agent) = ready(&app, "acme").await;
+    let _ = told(&app, &bridge, "inbound", inbound("1", "1-a", "hello")).await;
+    let blocked = app.post(&agent, "/tenants/acme/blocklist", json!({"end_user": "7", "channel": "tg1"})).await;
+    assert_eq!(blocked.status, 201, "{}", blocked.text);
+    let dropped = told(&app, &bridge, "inbound", inbound("2", "1-b", "insults")).await;
+    assert_eq!((&dropped["verdict"], &dropped["reason"]), (&json!("drop"), &json!("blocked")));
+    let (_, messages) = history(&app, &agent, &tenant).await;
+    assert_eq!(messages.len(), 1, "nothing of it is kept: {messages:?}");
+    let mut other = inbound("3", "1-c", "somebody else");
+    other["sender"]["id"] = json!("8");
+    assert_eq!(told(&app, &bridge, "inbound", other).await["verdict"], "answer");
+}
+
+#[tokio::test]
 async fn what_is_told_later_is_told_as_it_was() {
     let app = TestApp::new().await;
     let (tenant, bridge, agent) = ready(&app, "acme").await;

@@ -297,7 +297,8 @@ pub async fn a_person_takes_over(world: &mut World) {
     channel.close().await;
 }
 
-/// What a tenant may not have answered is not answered: its messages of the day are used up, or it is suspended.
+/// What a tenant may not or will not have answered is not answered: its messages of the day are used up, it has blocked
+/// somebody, or it is suspended.
 pub async fn a_tenant_that_may_not(world: &mut World) {
     let globex = &world.globex;
     let channel = Channel::open(globex, "tgq", "6007:token-without-quota").await;
@@ -312,6 +313,11 @@ pub async fn a_tenant_that_may_not(world: &mut World) {
     channel.settled(40, 2).await;
     assert!(world.asked("one too many").is_empty());
 
+    let block = json!({"end_user": "41", "channel": "tgq"});
+    assert_eq!(globex.owner.post(&globex.path("/blocklist"), block).await.status, 201);
+    channel.bot.send_text(41, "rude", "insults");
+    channel.bot.wait_until_drained().await;
+
     let _ = world.admin.post(&globex.path("/suspend"), json!({})).await.ok();
     globex.until_instance(|instance| instance["observed"] == "suspended").await;
     channel.bot.send_text(40, "hal", "while suspended");
@@ -320,6 +326,7 @@ pub async fn a_tenant_that_may_not(world: &mut World) {
     channel.bot.wait_for_text(40, "echo: while suspended").await;
     channel.settled(40, 3).await;
     assert_eq!(channel.read(40), ["echo: and now", "echo: while suspended"]);
+    assert!(channel.history(41).await.is_empty() && channel.read(41).is_empty(), "whom it has blocked");
     channel.close().await;
 }
 

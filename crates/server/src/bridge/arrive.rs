@@ -175,7 +175,7 @@ impl Service {
         if tenant.must_be_served().is_err() {
             return Ok(Admission::NotEvenStored("tenant_not_served"));
         }
-        if self.is_blocked(tenant, &arrived.channel, &arrived.sender) {
+        if self.tenants.is_blocked(&tenant.id, &arrived.channel, &arrived.sender.id).await? {
             return Ok(Admission::NotEvenStored("blocked"));
         }
         match self.messages.count(tenant).await {
@@ -185,12 +185,6 @@ impl Service {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Whether a tenant wants to hear nothing of somebody. There is no list of them yet: this is where it is asked.
-    #[expect(clippy::unused_self, reason = "the list is the store's")]
-    fn is_blocked(&self, _tenant: &Tenant, _channel: &str, _sender: &Sender) -> bool {
-        false
     }
 
     fn inbound(&self, tenant: &Tenant, arrived: &Arrived, arrival: Arrival, now: Timestamp) -> Inbound {

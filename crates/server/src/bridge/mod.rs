@@ -25,7 +25,7 @@ use crate::{
     config::seconds,
     llm,
     loops::Loop,
-    message,
+    message, tenant,
 };
 
 /// How often messages are looked for that nobody ends.
@@ -36,6 +36,7 @@ const OVERDUE_BATCH: u32 = 200;
 /// Answers the bridges in all bots.
 pub struct Service {
     base: Arc<Base>,
+    tenants: Arc<tenant::Service>,
     messages: Arc<message::Service>,
     llm: Arc<llm::Service>,
     bots: bots::Bots,
@@ -44,8 +45,13 @@ pub struct Service {
 impl Service {
     /// Knows of no bot yet.
     #[must_use]
-    pub fn new(base: Arc<Base>, messages: Arc<message::Service>, llm: Arc<llm::Service>) -> Self {
-        Self { bots: bots::Bots::new(&base), base, messages, llm }
+    pub fn new(
+        base: Arc<Base>,
+        tenants: Arc<tenant::Service>,
+        messages: Arc<message::Service>,
+        llm: Arc<llm::Service>,
+    ) -> Self {
+        Self { bots: bots::Bots::new(&base), base, tenants, messages, llm }
     }
 
     /// Ends what a bot took and never came back with. Returns how many.

@@ -10,7 +10,7 @@ const ABOUT: &str = "astrfleet hosts an AstrBot for each tenant. Errors are prob
      `code`. Lists come in pages: `limit`, `cursor`, `next_cursor`. A POST with an `Idempotency-Key` is done once. \
      `RateLimit` says how many requests are left.";
 
-const TAGS: [(&str, &str); 17] = [
+const TAGS: [(&str, &str); 18] = [
     ("auth", "Log in, stay logged in, log out. Tokens are signed with the keys of `/.well-known/jwks.json`."),
     ("users", "People, for platform administrators."),
     ("tenants", "Whom the bots belong to: their plan, their limits, their use."),
