@@ -20,6 +20,10 @@ impl Runtime for Elsewhere {
         ""
     }
 
+    fn bridge_version(&self) -> &'static str {
+        ""
+    }
+
     async fn find(&self) -> Result<Vec<FoundBot>> {
         Ok(Vec::new())
     }

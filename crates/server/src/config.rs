@@ -242,6 +242,8 @@ pub struct WebhooksConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BridgeConfig {
+    /// Where bots ask, with `/bridge/v1` at its end; empty: beside their model gateway.
+    pub url: String,
     /// What bots do with messages of IM channels while the platform does not answer them.
     pub when_away: WhenAway,
     /// Calls of one bot's bridge a minute; each message takes three. More count as an absence of the platform.

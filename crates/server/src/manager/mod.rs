@@ -133,6 +133,10 @@ impl Service {
 
     /// Where the bridges in bots ask: beside the model gateway.
     fn bridge_url(&self) -> Result<String> {
+        let configured = self.base.config.bridge.url.trim_end_matches('/');
+        if !configured.is_empty() {
+            return Ok(configured.to_owned());
+        }
         let llm = self.llm_base_url()?;
         Ok(format!("{}/bridge/v1", llm.strip_suffix("/llm/v1").unwrap_or(&llm)))
     }
