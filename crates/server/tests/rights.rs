@@ -167,6 +167,7 @@ async fn a_long_history_is_searched_by_its_index_and_what_is_new_without() {
             tenant_id: tenant.id.clone(),
             session_id: session.clone(),
             author: Author::User,
+            sender: None,
             text,
             attachments: Vec::new(),
             state: State::Done,

@@ -428,6 +428,7 @@ fn config(members: &[Member], provider: &FakeProvider, models: u16, options: &mu
         remote.push(format!("{role} = [{}]", addresses.join(", ")));
     }
     let remote = remote.join("\n");
+    let gateway = members.iter().find(|member| member.role == "gateway").map_or(0, |member| member.port);
     // Beside the range of a platform that somebody runs on this machine, or that other tests do.
     let ports = 18_000 + std::process::id() % 100 * BOT_PORTS;
     format!(
@@ -453,6 +454,8 @@ fn config(members: &[Member], provider: &FakeProvider, models: u16, options: &mu
         max_connections = 6
         [message]
         lease_life_ms = 3000
+        [bridge]
+        url = "http://127.0.0.1:{gateway}/bridge/v1"
         [manager]
         llm_url = "http://127.0.0.1:{models}/llm/v1"
         lease_life_ms = 3000
