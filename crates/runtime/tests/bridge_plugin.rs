@@ -1,7 +1,5 @@
 //! The bridge's own tests, in the Python that bots run in.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::{os::unix::fs::symlink, path::Path, process::Command};
 
 use astrfleet_testkit::parts::astrbot;

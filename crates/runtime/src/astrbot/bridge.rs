@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn its_files_name_their_licence_and_its_version_its_text() {
         assert_eq!(version().len(), 16);
-        for (name, text) in FILES.iter().filter(|(name, _)| name.ends_with(".py")) {
+        let is_python = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "py");
+        for (name, text) in FILES.iter().filter(|(name, _)| is_python(name)) {
             assert!(text.starts_with("# SPDX-License-Identifier: AGPL-3.0-or-later\n"), "{name}");
         }
         let metadata = FILES.iter().find(|(name, _)| *name == "metadata.yaml").unwrap().1;
