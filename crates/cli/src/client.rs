@@ -118,6 +118,18 @@ impl Client {
         Ok(EventStream { body: Box::pin(response.bytes_stream()), buffer: Vec::new() })
     }
 
+    /// Reads an answer of any length, a piece at a time.
+    ///
+    /// # Errors
+    /// See [`Client::call`]; where the answer breaks off; what `write` says.
+    pub async fn download(&self, path: &str, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut pieces = self.send(self.request(Method::GET, path)).await?.bytes_stream();
+        while let Some(piece) = pieces.next().await {
+            write(&piece.context("the answer broke off: what was written is not all of it")?)?;
+        }
+        Ok(())
+    }
+
     async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(|error| {
             if error.is_connect() {

@@ -101,10 +101,18 @@ enum Command {
         #[command(subcommand)]
         command: ops::webhook::Command,
     },
-    /// What a tenant used, by day
+    /// What a tenant used, by day; or every call of a model
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "Examples:\n  astrfleet usage acme\n  astrfleet usage export acme --from 2026-11-01 --format csv > usage.csv"
+    )]
     Usage {
         /// Id or name
-        tenant: String,
+        #[arg(required = true)]
+        tenant: Option<String>,
+        #[command(subcommand)]
+        command: Option<ops::account::UsageCommand>,
     },
     /// Who did what, the newest first
     Audit {
@@ -277,8 +285,12 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
         Command::Chat(chat) => ops::chat::run(chat, &target.client(environment).await?, output).await?,
         Command::Events(events) => ops::events::run(events, &target.client(environment).await?, output).await?,
         Command::Webhook { command } => ops::webhook::run(command, &target.client(environment).await?, output).await?,
-        Command::Usage { tenant } => {
-            ops::account::usage(&target.client(environment).await?, &tenant, output).await?;
+        Command::Usage { tenant, command } => {
+            let client = target.client(environment).await?;
+            match (command, tenant) {
+                (Some(command), _) => ops::account::export_usage(&client, command).await?,
+                (None, tenant) => ops::account::usage(&client, &tenant.unwrap_or_default(), output).await?,
+            }
         }
         Command::Audit { tenant, paging } => {
             let client = target.client(environment).await?;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::quota::Amount;
+
 /// The amounts of one plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -12,6 +14,12 @@ pub struct Plan {
     pub messages_per_day: u64,
     /// Tokens, prompt and completion, a month (UTC).
     pub tokens_per_month: u64,
+    /// Tokens a month (UTC) of one virtual key, of which each bot has one; 0: as many as the plan has.
+    #[serde(default)]
+    pub tokens_per_month_of_key: u64,
+    /// What may be used beyond the messages a day and the tokens a month, in hundredths of them.
+    #[serde(default)]
+    pub burst_percent: u32,
     /// Bytes of attachments.
     pub storage_bytes: u64,
     /// Memory of the bot, in bytes. A real one needs some 275 MB.
@@ -20,23 +28,28 @@ pub struct Plan {
     pub bot_cpu_milli: u32,
 }
 
-/// What is left of an amount, for the API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Quota {
-    /// The plan's amount.
-    pub limit: u64,
-    /// Used in the current period.
-    pub used: u64,
-    /// 80 % of it are used up.
-    pub warning: bool,
-    /// All of it is used up.
-    pub exhausted: bool,
-}
-
-impl Quota {
-    /// Compares.
+impl Plan {
+    /// Messages of end users a day.
     #[must_use]
-    pub fn new(limit: u64, used: u64) -> Self {
-        Self { limit, used, warning: used.saturating_mul(5) >= limit.saturating_mul(4), exhausted: used >= limit }
+    pub fn messages(&self) -> Amount {
+        Amount { limit: self.messages_per_day, burst_percent: self.burst_percent }
+    }
+
+    /// Tokens a month.
+    #[must_use]
+    pub fn tokens(&self) -> Amount {
+        Amount { limit: self.tokens_per_month, burst_percent: self.burst_percent }
+    }
+
+    /// Tokens a month of one virtual key, where it has an amount of its own. A burst is the tenant's, not a key's.
+    #[must_use]
+    pub fn tokens_of_key(&self) -> Option<Amount> {
+        (self.tokens_per_month_of_key > 0).then(|| Amount::plain(self.tokens_per_month_of_key))
+    }
+
+    /// Bytes of attachments.
+    #[must_use]
+    pub fn storage(&self) -> Amount {
+        Amount::plain(self.storage_bytes)
     }
 }

@@ -266,8 +266,34 @@ pub struct LlmConfig {
     pub max_request_bytes: u64,
     /// The largest answer that is not streamed.
     pub max_answer_bytes: u64,
-    /// Calls of one bot at the same moment.
+    /// Calls of one tenant's bots at the same moment, in each process.
     pub concurrent_calls: u32,
+    /// Answers that are given again.
+    pub cache: LlmCacheConfig,
+}
+
+/// Section `[llm.cache]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlmCacheConfig {
+    /// Memory for answers; 0: none are kept.
+    pub max_bytes: u64,
+    /// The largest answer that is kept.
+    pub max_answer_bytes: u64,
+    /// How long an answer is kept.
+    pub ttl_s: u64,
+    /// Which are kept.
+    pub answers: CachedAnswers,
+}
+
+/// Which answers of models are given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CachedAnswers {
+    /// Those whose request asks for the same one each time: with temperature 0, or with a seed.
+    Repeatable,
+    /// All.
+    All,
 }
 
 /// One provider of models, in `[[llm.upstreams]]`.

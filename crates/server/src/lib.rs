@@ -20,6 +20,7 @@ pub mod manager;
 pub mod message;
 pub mod metrics;
 pub mod problem;
+pub mod quota;
 pub mod rights;
 pub mod role;
 pub mod secrets;

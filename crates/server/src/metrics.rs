@@ -68,6 +68,29 @@ pub struct LlmLabels {
     pub outcome: &'static str,
 }
 
+/// One label.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamLabel {
+    /// The upstream's name in the configuration.
+    pub upstream: String,
+}
+
+/// Labels of a notice of a quota.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct QuotaLabels {
+    /// `messages_per_day` and so on
+    pub quota: &'static str,
+    /// `warning`, `burst`, `exhausted`
+    pub level: &'static str,
+}
+
+/// One label.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// `hit` or `miss`
+    pub result: &'static str,
+}
+
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
@@ -103,6 +126,14 @@ pub struct Metrics {
     pub llm_requests: Family<LlmLabels, Counter>,
     /// `llm_tokens_total`
     pub llm_tokens: Counter<u64, AtomicU64>,
+    /// `llm_upstream_circuit`: 0 closed, 1 half-open, 2 open.
+    pub llm_circuits: Family<UpstreamLabel, Gauge>,
+    /// `llm_upstream_circuit_opened_total`
+    pub llm_circuits_opened: Family<UpstreamLabel, Counter>,
+    /// `llm_cache_requests_total`: of those that may be answered from it.
+    pub llm_cache: Family<ResultLabel, Counter>,
+    /// `quota_notices_total`: times that a tenant was told of a quota.
+    pub quota_notices: Family<QuotaLabels, Counter>,
 }
 
 fn request_seconds() -> Histogram {
@@ -124,6 +155,8 @@ impl Default for Metrics {
         let first_token = stream_seconds();
         let webhook_tries = Family::default();
         let (llm_requests, llm_tokens) = (Family::default(), Counter::default());
+        let (llm_circuits, llm_circuits_opened) = (Family::default(), Family::default());
+        let (llm_cache, quota_notices) = (Family::default(), Family::default());
         registry.register("http_requests", "Requests answered", Family::clone(&requests));
         registry.register_with_unit(
             "http_request_duration",
@@ -172,6 +205,22 @@ impl Default for Metrics {
         registry.register("webhook_tries", "Tries to tell receivers of events", Family::clone(&webhook_tries));
         registry.register("llm_requests", "Calls of models", Family::clone(&llm_requests));
         registry.register("llm_tokens", "Tokens of models, prompt and completion", Counter::clone(&llm_tokens));
+        registry.register(
+            "llm_upstream_circuit",
+            "Circuit before an upstream of models: 0 closed, 1 half-open, 2 open",
+            Family::clone(&llm_circuits),
+        );
+        registry.register(
+            "llm_upstream_circuit_opened",
+            "Times that the circuit before an upstream opened",
+            Family::clone(&llm_circuits_opened),
+        );
+        registry.register(
+            "llm_cache_requests",
+            "Calls of models that might be answered from the cache",
+            Family::clone(&llm_cache),
+        );
+        registry.register("quota_notices", "Times that a tenant was told of a quota", Family::clone(&quota_notices));
         Self {
             registry,
             requests,
@@ -190,6 +239,10 @@ impl Default for Metrics {
             webhook_tries,
             llm_requests,
             llm_tokens,
+            llm_circuits,
+            llm_circuits_opened,
+            llm_cache,
+            quota_notices,
         }
     }
 }

@@ -77,6 +77,7 @@ const TABLE: &[(&str, For)] = &[
     ("DELETE /api/v1/tenants/{tenant}/api-keys/{key}", ADMIN),
     ("GET /api/v1/tenants/{tenant}/audit-log", ADMIN),
     ("GET /api/v1/tenants/{tenant}/usage", ADMIN),
+    ("GET /api/v1/tenants/{tenant}/usage/export", ADMIN),
     ("GET /api/v1/tenants/{tenant}/limits", ADMIN),
     ("GET /api/v1/tenants/{tenant}/instance", INSTANCE_READ),
     ("GET /api/v1/tenants/{tenant}/instance/events", INSTANCE_READ),

@@ -317,6 +317,7 @@ async fn a_plan_that_is_used_up_says_when_it_is_refilled() {
     })
     .await;
     world.ask("#chunks=20 hello").await.expect(200);
+    world.ledger(1).await;
     let refused = world.ask("hello").await.expect(402);
     assert_eq!(refused.json["error"]["code"], "insufficient_quota");
     assert_eq!(refused.json["error"]["type"], "insufficient_quota");

@@ -10,6 +10,7 @@ pub mod attachments;
 pub mod audit;
 pub mod blocklist;
 pub mod bridge;
+pub mod budgets;
 pub mod db;
 pub mod deliveries;
 mod dialect;
@@ -52,6 +53,7 @@ pub fn statements() -> Vec<&'static Statement> {
         audit::STATEMENTS,
         blocklist::STATEMENTS,
         bridge::STATEMENTS,
+        budgets::STATEMENTS,
         deliveries::STATEMENTS,
         erase::STATEMENTS,
         events::STATEMENTS,

@@ -86,6 +86,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_webhooks", twins),
     migration!(9, "0009_channel_messages"),
     migration!(10, "0010_channel_messages_once", twins),
+    migration!(11, "0011_budgets", twins),
 ];
 
 /// A step, and whether the database has made it.

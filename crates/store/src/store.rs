@@ -3,7 +3,7 @@
 use astrfleet_core::{
     id::{TenantId, WebhookId},
     ports::{
-        ApiKeys, Attachments, AuditLog, Blocklist, Bridge, Deliveries, Events, Fence, Idempotency, Instances,
+        ApiKeys, Attachments, AuditLog, Blocklist, Bridge, Budgets, Deliveries, Events, Fence, Idempotency, Instances,
         Invitations, Leases, Members, Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger,
         Users, Webhooks,
     },
@@ -11,10 +11,10 @@ use astrfleet_core::{
 
 use crate::{
     api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, blocklist::BlockRows, bridge::BridgeRows,
-    db::Db, deliveries::DeliveryRows, events::EventRows, idempotency::IdempotencyRows, instances::InstanceRows,
-    invitations::InvitationRows, leases::LeaseRows, members::MemberRows, messages::MessageRows,
-    refresh_tokens::RefreshTokenRows, search::SearchRows, sessions::SessionRows, system::SystemRows,
-    tenants::TenantRows, usage::UsageRows, users::UserRows, webhooks::WebhookRows,
+    budgets::BudgetRows, db::Db, deliveries::DeliveryRows, events::EventRows, idempotency::IdempotencyRows,
+    instances::InstanceRows, invitations::InvitationRows, leases::LeaseRows, members::MemberRows,
+    messages::MessageRows, refresh_tokens::RefreshTokenRows, search::SearchRows, sessions::SessionRows,
+    system::SystemRows, tenants::TenantRows, usage::UsageRows, users::UserRows, webhooks::WebhookRows,
 };
 
 impl Store for Db {
@@ -92,6 +92,10 @@ impl Store for Db {
 
     fn deliveries(&self, tenant: &TenantId, webhook: &WebhookId) -> Box<dyn Deliveries> {
         Box::new(DeliveryRows::new(self, tenant, webhook))
+    }
+
+    fn budgets(&self, tenant: &TenantId) -> Box<dyn Budgets> {
+        Box::new(BudgetRows::new(self, tenant))
     }
 
     fn idempotency(&self, owner: &str) -> Box<dyn Idempotency> {

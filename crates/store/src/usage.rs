@@ -1,25 +1,25 @@
 //! The usage ledger in the database. Lines are added, never changed.
 
-use std::sync::{Arc, LazyLock};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use astrfleet_core::{
-    Error, Result,
+    Result,
     id::{InstanceId, TenantId, UsageId},
     message::TokenUsage,
     page::{Page, PageRequest},
-    ports::UsageLedger,
+    ports::{BudgetHolder, UsageLedger},
     time::Timestamp,
     usage::{UsageRecord, UsageTotal},
 };
 use async_trait::async_trait;
-use sqlx::AssertSqlSafe;
 
 use crate::{
+    budgets,
     db::{Db, Engine},
-    rows::{MAX_ROWS, Texts, texts, unnumbered_texts},
+    rows::{Texts, texts, unnumbered_texts},
     scope::Scope,
-    statement::{affected, read, read_stale, statements},
-    values::{read_id, read_number, read_word, token_count, word},
+    statement::{read, read_stale, statements},
+    values::{read_id, read_number, read_word},
 };
 
 /// What a [`Row`] is made of.
@@ -36,6 +36,8 @@ statements! {
     APPEND = "usage.append", concat!("INSERT INTO usage_records (", columns!(), ")");
     LIST = "usage.list", concat!("SELECT ", columns!(), " FROM usage_records
         WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+    BETWEEN = "usage.between", concat!("SELECT ", columns!(), " FROM usage_records
+        WHERE tenant_id = $1 AND at < $3 AND (at > $2 OR (at = $2 AND id > $4)) ORDER BY at, id LIMIT $5");
     /// A day has 86,400,000,000 microseconds.
     BY_DAY = "usage.by_day", "SELECT day, CAST(SUM(requests) AS BIGINT) AS requests,
             CAST(SUM(prompt_tokens) AS BIGINT) AS prompt_tokens,
@@ -53,10 +55,47 @@ statements! {
     TOKENS_SINCE = "usage.tokens_since",
         "SELECT CAST(COALESCE(SUM(prompt_tokens + completion_tokens), 0) AS BIGINT) FROM usage_records
         WHERE tenant_id = $1 AND at >= $2";
+    TOKENS_OF_KEY_SINCE = "usage.tokens_of_key_since",
+        "SELECT CAST(COALESCE(SUM(prompt_tokens + completion_tokens), 0) AS BIGINT) FROM usage_records
+        WHERE tenant_id = $1 AND at >= $2 AND instance_id = $3";
 }
 
-static APPEND_TEXTS: Texts = LazyLock::new(|| texts(APPEND.sql, 11, "ON CONFLICT DO NOTHING"));
-static UNNUMBERED_APPEND_TEXTS: Texts = LazyLock::new(|| unnumbered_texts(APPEND.sql, 11, "ON CONFLICT DO NOTHING"));
+/// Each gives the ids of the lines that were not there.
+const APPEND_TAIL: &str = "ON CONFLICT DO NOTHING RETURNING id";
+static APPEND_TEXTS: Texts = LazyLock::new(|| texts(APPEND.sql, 11, APPEND_TAIL));
+static UNNUMBERED_APPEND_TEXTS: Texts = LazyLock::new(|| unnumbered_texts(APPEND.sql, 11, APPEND_TAIL));
+
+/// The texts for an engine.
+pub(crate) fn append_texts(engine: &Engine) -> &'static Texts {
+    match engine {
+        Engine::Lite { .. } => &UNNUMBERED_APPEND_TEXTS,
+        Engine::Pg(_) => &APPEND_TEXTS,
+    }
+}
+
+/// Binds lines, at most [`crate::rows::MAX_ROWS`].
+macro_rules! append {
+    ($texts:expr, $tenant:expr, $records:expr, $outcomes:expr) => {{
+        let text = ::std::sync::Arc::clone(&$texts[$records.len() - 1]);
+        let mut query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(text));
+        for (record, outcome) in $records.iter().zip($outcomes) {
+            query = query
+                .bind($tenant.as_str())
+                .bind(record.id.as_str())
+                .bind(record.instance_id.as_str())
+                .bind(&record.upstream)
+                .bind(&record.model)
+                .bind($crate::values::token_count(record.tokens.prompt_tokens))
+                .bind($crate::values::token_count(record.tokens.completion_tokens))
+                .bind(record.estimated)
+                .bind(outcome)
+                .bind(record.at.micros())
+                .bind(i64::try_from(record.duration_ms).unwrap_or(i64::MAX));
+        }
+        query
+    }};
+}
+pub(crate) use append;
 
 /// Later than every id of a line: where a list that begins with the newest begins.
 const AFTER_ALL: &str = "use_g";
@@ -139,36 +178,13 @@ fn read_tokens(prompt: i64, completion: i64) -> Result<TokenUsage> {
 #[async_trait]
 impl UsageLedger for UsageRows {
     async fn append(&self, records: &[UsageRecord]) -> Result<()> {
-        if records.iter().any(|record| record.tenant_id != self.tenant) {
-            return Err(Error::internal("a line of the ledger belongs to another tenant"));
+        let mut months = BTreeMap::<_, Vec<_>>::new();
+        for record in records {
+            months.entry(record.at.month_start()).or_default().push(record.clone());
         }
-        // Each statement is whole or not at all, and the lines that were added already do no harm when the caller
-        // tries again: no transaction around them.
-        let texts = match &self.db.engine {
-            Engine::Lite { .. } => &UNNUMBERED_APPEND_TEXTS,
-            Engine::Pg(_) => &APPEND_TEXTS,
-        };
-        for some in records.chunks(MAX_ROWS) {
-            let outcomes = some.iter().map(|record| word(&record.outcome)).collect::<Result<Vec<_>>>()?;
-            affected!(&self.db, Scope::Tenant(&self.tenant), APPEND, {
-                let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&texts[some.len() - 1])));
-                for (record, outcome) in some.iter().zip(&outcomes) {
-                    query = query
-                        .bind(self.tenant.as_str())
-                        .bind(record.id.as_str())
-                        .bind(record.instance_id.as_str())
-                        .bind(&record.upstream)
-                        .bind(&record.model)
-                        .bind(token_count(record.tokens.prompt_tokens))
-                        .bind(token_count(record.tokens.completion_tokens))
-                        .bind(record.estimated)
-                        .bind(outcome)
-                        .bind(record.at.micros())
-                        .bind(i64::try_from(record.duration_ms).unwrap_or(i64::MAX));
-                }
-                query
-            })
-            .map_err(|failed| failed.or_missing("tenant"))?;
+        let nobody = BudgetHolder { name: String::new(), ttl: Duration::ZERO };
+        for (month, records) in months {
+            budgets::settle(&self.db, &self.tenant, month, &records, &nobody, &[]).await?;
         }
         Ok(())
     }
@@ -186,6 +202,27 @@ impl UsageLedger for UsageRows {
         Ok(Page::from_rows(records, page, |record| record.id.to_string()))
     }
 
+    async fn between(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        after: Option<&UsageRecord>,
+        limit: u32,
+    ) -> Result<Vec<UsageRecord>> {
+        // Before all ids, and then the first moment itself is part of it.
+        let (from, after) = after.map_or((from, ""), |last| (last.at, last.id.as_str()));
+        read_stale!(&self.db, Scope::Tenant(&self.tenant), BETWEEN, pool => sqlx::query_as::<_, Row>(BETWEEN.sql)
+            .bind(self.tenant.as_str())
+            .bind(from.micros())
+            .bind(to.micros())
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(pool))?
+        .into_iter()
+        .map(Row::read)
+        .collect()
+    }
+
     async fn by_day(&self, from: Timestamp, to: Timestamp) -> Result<Vec<UsageTotal>> {
         read_stale!(&self.db, Scope::Tenant(&self.tenant), BY_DAY, pool => sqlx::query_as::<_, DayRow>(BY_DAY.sql)
             .bind(self.tenant.as_str())
@@ -201,6 +238,15 @@ impl UsageLedger for UsageRows {
         let tokens = read!(&self.db, Scope::Tenant(&self.tenant), TOKENS_SINCE, pool => sqlx::query_scalar::<_, i64>(TOKENS_SINCE.sql)
             .bind(self.tenant.as_str())
             .bind(since.micros())
+            .fetch_one(pool))?;
+        read_number("usage_records.tokens", tokens)
+    }
+    async fn tokens_of_key_since(&self, instance: &InstanceId, since: Timestamp) -> Result<u64> {
+        let tokens = read!(&self.db, Scope::Tenant(&self.tenant), TOKENS_OF_KEY_SINCE, pool =>
+            sqlx::query_scalar::<_, i64>(TOKENS_OF_KEY_SINCE.sql)
+            .bind(self.tenant.as_str())
+            .bind(since.micros())
+            .bind(instance.as_str())
             .fetch_one(pool))?;
         read_number("usage_records.tokens", tokens)
     }

@@ -126,6 +126,69 @@ async fn under_load_the_limit_is_kept() {
     assert!(refused > 0, "there was more demand than is allowed");
 }
 
+/// The same bound over a whole window in which Redis goes and comes back: three replicas under load go on by their shares,
+/// lease again by themselves, and the buckets that were lost add one amount.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_is_kept_while_redis_goes_and_comes_back() {
+    const AMOUNT: u32 = 500;
+    let limit = Limit { amount: AMOUNT, per: Duration::from_secs(1) };
+    let redis = Redis::start().await;
+    let mut limiters = Vec::new();
+    for _ in 0..3 {
+        let limiter = RedisLimiter::new(Way::new(redis.settings()).unwrap(), Arc::new(RealClock), 3, 1_000);
+        assert!(limiter.connected(PATIENCE).await, "it connects");
+        limiters.push(Arc::new(limiter));
+    }
+    let allowed: Arc<[AtomicU32; 3]> = Arc::default();
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let start = std::time::Instant::now();
+    let threads = limiters.iter().cloned().enumerate().map(|(index, limiter)| {
+        let (allowed, is_over) = (Arc::clone(&allowed), Arc::clone(&is_over));
+        std::thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                match limiter.take("busy", limit) {
+                    Verdict::Allowed { .. } => {
+                        allowed[index].fetch_add(1, Ordering::Relaxed);
+                    }
+                    Verdict::Refused { .. } => std::thread::sleep(Duration::from_micros(200)),
+                }
+            }
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    let counts = || allowed.each_ref().map(|count| count.load(Ordering::Relaxed));
+    // Each of them is let in some more, or together they are: whoever starves fails here.
+    let more = async |each: u32, together: u32| {
+        let before = counts();
+        let waiting = async {
+            loop {
+                let now = counts();
+                let gained: Vec<u32> = now.iter().zip(before).map(|(now, before)| now - before).collect();
+                if gained.iter().all(|gained| *gained >= each) && gained.iter().sum::<u32>() >= together {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("requests are let in");
+    };
+    more(1, 2 * AMOUNT).await;
+    redis.kill();
+    more(AMOUNT / 6, AMOUNT).await;
+    redis.restart().await;
+    for limiter in &limiters {
+        assert!(limiter.connected(PATIENCE).await, "it recovers by itself");
+    }
+    more(1, 2 * AMOUNT).await;
+    is_over.store(true, Ordering::Relaxed);
+    tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| thread.join().unwrap())).await.unwrap();
+    // Two of amount, a second of leases, and a second for Redis to answer on a busy machine; and one amount for the loss.
+    let window = start.elapsed() + Duration::from_secs(2);
+    let bound = f64::from(3 * AMOUNT) + window.as_secs_f64() * f64::from(AMOUNT);
+    let total = counts().iter().sum::<u32>();
+    assert!(f64::from(total) <= bound, "{total} were allowed where {bound} are");
+}
+
 #[tokio::test]
 async fn a_cluster_that_fails_over() {
     let redis = RedisCluster::start().await;

@@ -4,7 +4,12 @@
 
 use std::path::Path;
 
-use astrfleet_core::{Error, id::TenantId, ports::Store};
+use astrfleet_core::{
+    Error,
+    budget::{Account, Ask},
+    id::TenantId,
+    ports::{BudgetHolder, Store},
+};
 use astrfleet_store::{Db, PgSettings, migrate::MIGRATIONS};
 use astrfleet_testkit::{
     contract::{
@@ -150,6 +155,7 @@ async fn everything(db: &Db, again: &Db, raw: &Raw) {
     all(db).await;
     erasure_forgets_no_table(db, raw).await;
     a_changed_entry_is_noticed(db, raw).await;
+    lines_of_the_previous_release_are_counted(db, raw).await;
     drop(listening);
     databases_that_are_not_ours(db, raw).await;
     assert_eq!(heard.missing(), Vec::<&str>::new(), "statements that no suite ran");
@@ -203,6 +209,34 @@ async fn a_changed_entry_is_noticed(db: &Db, raw: &Raw) {
     assert_eq!(first_broken(Some(&tenant), &whole(&*log).await), Some(2));
     let next = log.append(&entry(&make, Some(&tenant), "tenant.update")).await.unwrap();
     assert_eq!(next.seq, 4, "a place is never given twice");
+}
+
+/// It adds lines to the ledger and knows nothing of accounts.
+async fn lines_of_the_previous_release_are_counted(db: &Db, raw: &Raw) {
+    let make = Make::after_the_suites();
+    let tenant = make.stored_tenant(db, "counted-anew").await;
+    let holder = BudgetHolder { name: "one".to_owned(), ttl: std::time::Duration::from_hours(1) };
+    let spent = async || {
+        let (budgets, month) = (db.budgets(&tenant), NOW.month_start());
+        budgets.lease(&Account::Tokens, month, 1_000, &holder, &Ask::default()).await.unwrap().spent
+    };
+    assert_eq!(spent().await, 0);
+    raw.execute(&format!(
+        "INSERT INTO usage_records (tenant_id, id, instance_id, upstream, model, prompt_tokens, completion_tokens,
+             estimated, outcome, at, duration_ms)
+         VALUES ('{tenant}', '{}', '{}', 'first', 'm', 30, 12, FALSE, 'complete', {}, 1)",
+        make.ids.usage(),
+        make.ids.instance(),
+        NOW.micros(),
+    ))
+    .await;
+    assert_eq!(spent().await, 0, "not each time");
+    let minutes = 11 * 60 * 1_000_000_i64;
+    raw.execute(&format!(
+        "UPDATE budget_accounts SET counted_at = counted_at - {minutes} WHERE tenant_id = '{tenant}'"
+    ))
+    .await;
+    assert_eq!(spent().await, 42, "but after a while");
 }
 
 async fn databases_that_are_not_ours(db: &Db, raw: &Raw) {

@@ -18,6 +18,74 @@ pub async fn usage(client: &Client, tenant: &str, output: Output) -> Result<()> 
     Ok(())
 }
 
+/// More about what was used.
+#[derive(clap::Subcommand)]
+pub enum UsageCommand {
+    /// Write every call of a model to standard output, or to a file
+    Export {
+        /// Id or name
+        tenant: String,
+        /// The first day or moment; thirty days before the end
+        #[arg(long)]
+        from: Option<String>,
+        /// The day or moment after the last one; now
+        #[arg(long)]
+        to: Option<String>,
+        /// As what
+        #[arg(long, value_enum, default_value_t)]
+        format: ExportFormat,
+        /// Into this file, which must not be there
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<std::path::PathBuf>,
+    },
+}
+
+/// As what lines are written.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// For spreadsheets
+    #[default]
+    Csv,
+    /// For programs
+    Json,
+}
+
+/// Writes out every call of a model.
+///
+/// # Errors
+/// What the platform says, and where it cannot be written.
+pub async fn export_usage(client: &Client, command: UsageCommand) -> Result<()> {
+    let UsageCommand::Export { tenant, from, to, format, output } = command;
+    let format = match format {
+        ExportFormat::Csv => "csv",
+        ExportFormat::Json => "json",
+    };
+    let moment = |name: &str, value: Option<String>| {
+        // What a moment is written in, but for the sign of an offset, stands in an address as it is.
+        value.map(|value| {
+            format!("&{name}={}", value.replace('%', "%25").replace('+', "%2B").replace('&', "%26").replace('#', "%23"))
+        })
+    };
+    let (from, to) = (moment("from", from).unwrap_or_default(), moment("to", to).unwrap_or_default());
+    let path = format!("/api/v1/tenants/{tenant}/usage/export?format={format}{from}{to}");
+    match output {
+        None => {
+            let mut out = std::io::stdout().lock();
+            client.download(&path, |piece| Ok(out.write_all(piece)?)).await
+        }
+        Some(file) => {
+            let opened = std::fs::OpenOptions::new().write(true).create_new(true).open(&file);
+            let mut out = opened.with_context(|| format!("{} cannot be made", file.display()))?;
+            let written = client.download(&path, |piece| Ok(out.write_all(piece)?)).await;
+            if written.is_err() {
+                // A part of it would look like all of it.
+                std::fs::remove_file(&file).ok();
+            }
+            written
+        }
+    }
+}
+
 /// Shows who did what.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{call::Call, failures::Failures, provider, scan::Scanner};
+use super::{cache::Slot, call::Call, failures::Failures, provider, scan::Scanner};
 
 /// What the bot reads, as in the middle of a stream only an event can tell it that no more will come.
 const BROKEN: &[u8] =
@@ -30,6 +30,8 @@ pub(super) struct Streamed {
     heard_at: Instant,
     timer: Pin<Box<Sleep>>,
     ended: bool,
+    /// Where the answer is kept once it is whole, and what of it has passed.
+    kept: Option<(Slot, Vec<u8>)>,
 }
 
 impl Streamed {
@@ -52,6 +54,24 @@ impl Streamed {
             heard_at: Instant::now(),
             timer: Box::pin(sleep(idle)),
             ended: false,
+            kept: None,
+        }
+    }
+
+    /// The same, and kept for whoever asks the same again.
+    pub(super) fn kept_in(mut self, slot: Option<Slot>) -> Self {
+        self.kept = slot.map(|slot| (slot, Vec::new()));
+        self
+    }
+
+    /// Keeps what is passed on, if there is room for it.
+    fn note(&mut self, passed: &[u8]) {
+        if let Some((slot, kept)) = &mut self.kept {
+            if kept.len() + passed.len() > slot.bytes_max() {
+                self.kept = None;
+            } else {
+                kept.extend_from_slice(passed);
+            }
         }
     }
 
@@ -118,6 +138,9 @@ impl Body for Streamed {
                 Poll::Pending => return Poll::Pending,
             }
         };
+        if let Some(passed) = &passed {
+            this.note(passed);
+        }
         Poll::Ready(passed.map(|bytes| Ok(Frame::data(bytes))))
     }
 
@@ -133,6 +156,13 @@ impl Drop for Streamed {
         // A bot that has read the end need not wait for the connection's.
         if !self.ended && self.scanner.done {
             self.call.outcome = Outcome::Complete;
+        }
+        // Whole means to its very end: a bot may have read `[DONE]` and left before the rest passed.
+        if self.ended
+            && self.call.outcome == Outcome::Complete
+            && let Some((slot, kept)) = self.kept.take()
+        {
+            slot.keep(true, kept.into());
         }
         if self.call.outcome == Outcome::Failed {
             self.failures.note(&self.call.bot.id, provider::broke_off());

@@ -10,7 +10,7 @@ use astrfleet_core::{
 use prometheus_client::metrics::counter::Counter;
 
 use super::{
-    budget::Reservation,
+    admission::Admitted,
     keys::Bot,
     ledger::Ledger,
     request::{ChatRequest, tokens},
@@ -52,7 +52,7 @@ pub(super) struct Call {
     base: Arc<Base>,
     ledger: Arc<Ledger>,
     pub(super) bot: Arc<Bot>,
-    reservation: Option<Reservation>,
+    admitted: Option<Admitted>,
     began: Timestamp,
     prompt_tokens: u64,
     /// Who was asked last, and for which model.
@@ -70,14 +70,14 @@ impl Call {
         base: &Arc<Base>,
         ledger: &Arc<Ledger>,
         bot: &Arc<Bot>,
-        reservation: Reservation,
+        admitted: Admitted,
         request: &ChatRequest,
     ) -> Self {
         Self {
             base: Arc::clone(base),
             ledger: Arc::clone(ledger),
             bot: Arc::clone(bot),
-            reservation: Some(reservation),
+            admitted: Some(admitted),
             began: base.clock.now(),
             prompt_tokens: request.prompt_tokens,
             asked: None,
@@ -85,6 +85,24 @@ impl Call {
             text_bytes: 0,
             outcome: Outcome::Aborted,
         }
+    }
+
+    /// Counts a call that the cache answered: nobody was asked, and nothing was taken.
+    pub(super) fn count_cached(base: &Base, ledger: &Arc<Ledger>, source: &Source, bot: &Arc<Bot>, model: &str) {
+        source.count(Outcome::Complete);
+        let record = UsageRecord {
+            id: base.ids.usage(),
+            tenant_id: bot.tenant.clone(),
+            instance_id: bot.id.clone(),
+            upstream: source.name.clone(),
+            model: model.to_owned(),
+            tokens: TokenUsage::default(),
+            estimated: false,
+            outcome: Outcome::Complete,
+            at: base.clock.now(),
+            duration_ms: 0,
+        };
+        ledger.add(record, Arc::clone(bot));
     }
 
     /// Somebody is asked now.
@@ -107,12 +125,12 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Some(reservation) = self.reservation.take() else { return };
+        let Some(admitted) = self.admitted.take() else { return };
         // Nobody was asked: nothing was taken.
         let Some((source, model)) = self.asked.take() else { return };
         let now = self.base.clock.now();
         let (tokens, estimated) = self.tokens();
-        reservation.settle(now.month_start(), tokens.total());
+        admitted.settle(now.month_start(), tokens.total());
         let outcome = source.count(self.outcome);
         self.base.metrics.llm_tokens.inc_by(tokens.total());
         let duration_ms = u64::try_from(now.since(self.began).as_millis()).unwrap_or(u64::MAX);
@@ -128,7 +146,7 @@ impl Drop for Call {
             processing_time_ms = duration_ms,
             "a model was called"
         );
-        self.ledger.add(UsageRecord {
+        let record = UsageRecord {
             id: self.base.ids.usage(),
             tenant_id: self.bot.tenant.clone(),
             instance_id: self.bot.id.clone(),
@@ -139,6 +157,7 @@ impl Drop for Call {
             outcome: self.outcome,
             at: now,
             duration_ms,
-        });
+        };
+        self.ledger.add(record, Arc::clone(&self.bot));
     }
 }

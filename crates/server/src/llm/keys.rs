@@ -1,51 +1,61 @@
-//! Whose virtual key it is: the bot, its tenant, its account. Remembered by the key's hash for a few seconds; a change of the
+//! Whose virtual key it is: the bot, its tenant, their budgets. Remembered by the key's hash for a few seconds; a change of the
 //! bot or its tenant counts at once, where the bus tells of it.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use astrfleet_core::{
     Error, Result,
+    budget::Account,
     id::{InstanceId, TenantId},
     ports::BusEvent,
+    quota::Amount,
     time::Timestamp,
 };
 use aws_lc_rs::digest;
 use futures_util::StreamExt as _;
 use http::HeaderMap;
 
-use super::budget::Account;
-use crate::{app::Base, config::seconds, context, extract::credential, tenant};
+use super::admission::{Calls, KeyBudget};
+use crate::{
+    app::Base,
+    config::seconds,
+    context,
+    extract::credential,
+    quota::{Purse, Purses},
+    tenant,
+};
 
 /// Bots remembered; beyond it, all are looked up again.
 const REMEMBERED_MAX: usize = 10_000;
-/// How old an account's knowledge of the ledger may be: other processes add to it.
-const ACCOUNT_READ_EVERY: Duration = Duration::from_mins(1);
 
 /// A bot that may ask.
 #[derive(Debug)]
 pub(super) struct Bot {
     pub(super) id: InstanceId,
     pub(super) tenant: TenantId,
-    /// What its plan allows a month.
-    pub(super) tokens_max: u64,
-    pub(super) account: Arc<Account>,
+    /// What its tenant's plan allows a month.
+    pub(super) amount: Amount,
+    pub(super) purse: Arc<Purse>,
+    /// What the plan allows this key alone.
+    pub(super) key: Option<KeyBudget>,
+    pub(super) calls: Arc<Calls>,
 }
 
 /// All that are known.
 pub(super) struct Keys {
     base: Arc<Base>,
     tenants: Arc<tenant::Service>,
+    purses: Arc<Purses>,
     known: Mutex<Known>,
 }
 
 #[derive(Default)]
 struct Known {
     bots: HashMap<Hash, (Arc<Bot>, Timestamp)>,
-    accounts: HashMap<TenantId, (Arc<Account>, Timestamp)>,
+    calls: HashMap<TenantId, Arc<Calls>>,
     /// Grows when anything is forgotten: what was read before that is not remembered.
     forgotten: u64,
 }
@@ -54,7 +64,13 @@ type Hash = [u8; 32];
 
 impl Keys {
     pub(super) fn new(base: Arc<Base>, tenants: Arc<tenant::Service>) -> Self {
-        Self { base, tenants, known: Mutex::default() }
+        let purses = Arc::new(Purses::new(Arc::clone(&base)));
+        Self { base, tenants, purses, known: Mutex::default() }
+    }
+
+    /// What is leased of the tenants' tokens.
+    pub(super) fn purses(&self) -> &Arc<Purses> {
+        &self.purses
     }
 
     /// The bot that asks.
@@ -73,7 +89,7 @@ impl Keys {
         let bot = match remembered {
             Some((bot, read_at)) if now.since(read_at) < ttl => bot,
             _ => {
-                let bot = Arc::new(self.look_up(key, now).await?);
+                let bot = Arc::new(self.look_up(key).await?);
                 self.remember(hash, &bot, now, forgotten);
                 bot
             }
@@ -85,7 +101,7 @@ impl Keys {
         Ok(bot)
     }
 
-    async fn look_up(&self, key: &str, now: Timestamp) -> Result<Bot> {
+    async fn look_up(&self, key: &str) -> Result<Bot> {
         let (id, version) = self.base.secrets.read_llm_key(key).ok_or_else(refused)?;
         let found = match self.base.store.system("a bot calls its model").instance(&id).await {
             Err(Error::NotFound { .. }) => return Err(refused()),
@@ -96,25 +112,23 @@ impl Keys {
         }
         let tenant = self.tenants.resolve(found.tenant_id.as_str()).await?;
         tenant.must_be_served()?;
-        let tokens_max = self.tenants.plan(&tenant)?.tokens_per_month;
-        let account = self.account(&tenant.id, now).await?;
-        Ok(Bot { id, tenant: tenant.id.clone(), tokens_max, account })
+        let plan = self.tenants.plan(&tenant)?;
+        let key = plan.tokens_of_key().map(|amount| {
+            let purse = self.purses.of(&tenant.id, Account::TokensOf(id.clone()));
+            KeyBudget { amount, purse }
+        });
+        let purse = self.purses.of(&tenant.id, Account::Tokens);
+        let calls = self.calls(&tenant.id);
+        Ok(Bot { id, tenant: tenant.id.clone(), amount: plan.tokens(), purse, key, calls })
     }
 
-    /// A tenant's account, which knows what the ledger says.
-    async fn account(&self, tenant: &TenantId, now: Timestamp) -> Result<Arc<Account>> {
-        let known = self.lock().accounts.get(tenant).cloned();
-        if let Some((account, _)) = known.as_ref().filter(|(_, read_at)| now.since(*read_at) < ACCOUNT_READ_EVERY) {
-            return Ok(Arc::clone(account));
-        }
-        let month = now.month_start();
-        let used = self.base.store.usage(tenant).tokens_since(month).await?;
+    /// Never a second count for one tenant.
+    fn calls(&self, tenant: &TenantId) -> Arc<Calls> {
         let mut known = self.lock();
-        // Never a second account for one tenant: somebody else may have made it meanwhile.
-        let (account, read_at) = known.accounts.entry(tenant.clone()).or_default();
-        *read_at = now;
-        account.learn(month, used);
-        Ok(Arc::clone(account))
+        if known.calls.len() >= REMEMBERED_MAX {
+            known.calls.retain(|_, calls| Arc::strong_count(calls) > 1);
+        }
+        Arc::clone(known.calls.entry(tenant.clone()).or_default())
     }
 
     fn remember(&self, hash: Hash, bot: &Arc<Bot>, now: Timestamp, forgotten: u64) {

@@ -1,7 +1,8 @@
 //! Writes usage records, off the path of every request.
 //!
 //! A record waits at most [`WRITE_EVERY`], and then for one write: that much is lost when the process is killed, nothing when
-//! it is stopped. Records that cannot be written wait, and when too many do, no further call is let in.
+//! it is stopped. Records that cannot be written wait, and when too many do, no further call is let in. What a record took
+//! is settled with its tenant's budget in the transaction that writes it.
 
 use std::{
     mem,
@@ -9,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use astrfleet_core::{Error, Result, usage::UsageRecord};
+use astrfleet_core::{Error, Result, id::TenantId, time::Timestamp, usage::UsageRecord};
 use tokio::{runtime::Handle, time::sleep};
 
-use crate::{app::Base, problem::chain};
+use super::keys::Bot;
+use crate::{app::Base, problem::chain, quota::Purse};
 
 /// The longest that a record waits to be written with others.
 const WRITE_EVERY: Duration = Duration::from_millis(50);
@@ -33,8 +35,21 @@ pub(super) struct Ledger {
 
 #[derive(Default)]
 struct Waiting {
-    records: Vec<UsageRecord>,
+    records: Vec<Line>,
     writing: bool,
+}
+
+/// A record, and whose budgets it is settled with.
+struct Line {
+    record: UsageRecord,
+    bot: Arc<Bot>,
+}
+
+impl Line {
+    /// What is written together.
+    fn batch(&self) -> (&TenantId, Timestamp) {
+        (&self.record.tenant_id, self.record.at.month_start())
+    }
 }
 
 impl Ledger {
@@ -54,10 +69,10 @@ impl Ledger {
         Err(Error::unavailable("the usage ledger", "too many usage records wait for the store"))
     }
 
-    /// Adds a record.
-    pub(super) fn add(self: &Arc<Self>, record: UsageRecord) {
+    /// Adds a record of a call of `bot`.
+    pub(super) fn add(self: &Arc<Self>, record: UsageRecord, bot: Arc<Bot>) {
         let mut waiting = self.lock();
-        waiting.records.push(record);
+        waiting.records.push(Line { record, bot });
         if waiting.writing {
             return;
         }
@@ -85,7 +100,7 @@ impl Ledger {
                 }
                 mem::take(&mut waiting.records)
             };
-            batch.sort_by(|one, other| (&one.tenant_id, &one.id).cmp(&(&other.tenant_id, &other.id)));
+            batch.sort_by(|one, other| (one.batch(), &one.record.id).cmp(&(other.batch(), &other.record.id)));
             let Err((unwritten, error)) = self.append(batch).await else {
                 failures = 0;
                 continue;
@@ -106,21 +121,24 @@ impl Ledger {
         }
     }
 
-    /// Writes records that are sorted by tenant. Gives back those that could not be, but may be later.
-    async fn append(&self, mut batch: Vec<UsageRecord>) -> Result<(), (Vec<UsageRecord>, Error)> {
+    /// Writes records that are sorted by tenant and month. Gives back those that could not be, but may be later.
+    async fn append(&self, mut batch: Vec<Line>) -> Result<(), (Vec<Line>, Error)> {
         let mut done = 0;
-        for of_tenant in batch.chunk_by(|one, other| one.tenant_id == other.tenant_id) {
-            let tenant = &of_tenant[0].tenant_id;
-            match self.base.store.usage(tenant).append(of_tenant).await {
+        for some in batch.chunk_by(|one, other| one.batch() == other.batch()) {
+            let (tenant, month) = some[0].batch();
+            let records: Vec<UsageRecord> = some.iter().map(|line| line.record.clone()).collect();
+            let (purse, keys) = (&some[0].bot.purse, keys(some));
+            match purse.settle(&keys, month, &records).await {
                 Ok(()) => {}
                 Err(error) if error.retryable() => return Err((batch.split_off(done), error)),
                 // A tenant that was erased meanwhile: nobody is left to be billed, and the others must not wait for it.
                 Err(error) => {
-                    let (tenant_id, records, error) = (tenant.as_str(), of_tenant.len(), chain(&error));
-                    tracing::error!(tenant_id, records, error, "usage records cannot be stored");
+                    let (tenant_id, records_count, error) = (tenant.as_str(), records.len(), chain(&error));
+                    tracing::error!(tenant_id, records = records_count, error, "usage records cannot be stored");
+                    purse.forget(&keys, month, &records);
                 }
             }
-            done += of_tenant.len();
+            done += some.len();
         }
         Ok(())
     }
@@ -128,4 +146,13 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The budgets of the keys, each once, in the order in which everybody takes them.
+fn keys(lines: &[Line]) -> Vec<Arc<Purse>> {
+    let mut keys: Vec<_> =
+        lines.iter().filter_map(|line| line.bot.key.as_ref()).map(|key| Arc::clone(&key.purse)).collect();
+    keys.sort_by(|one, other| one.account().cmp(other.account()));
+    keys.dedup_by(|one, other| one.account() == other.account());
+    keys
 }

@@ -1,11 +1,13 @@
 //! Role `llm`: the gateway between bots and providers of models. OpenAI's shapes and errors.
 //!
-//! A call is let in by `keys` and `budget`, read by `request`, answered by one of `provider`s (or `demo`), passed on by
-//! `answer`, counted by `call` and `ledger`. Nothing here stores or logs what anybody wrote.
+//! A call is let in by `keys` and `admission`, read by `request`, answered by one of `provider`s (or `demo`, or `cache`),
+//! passed on by `answer`, counted by `call` and `ledger`. Nothing here logs what anybody wrote, and nothing keeps it but
+//! the cache, in memory, where it is switched on.
 
+mod admission;
 mod answer;
 mod api;
-mod budget;
+mod cache;
 mod call;
 pub mod demo;
 pub mod error;
@@ -16,7 +18,10 @@ mod provider;
 mod request;
 mod scan;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use astrfleet_core::{Error, Result, id::InstanceId, message::Failure, time::Timestamp, usage::Outcome};
 use axum::{
@@ -32,8 +37,9 @@ use tokio::time::timeout;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
+    admission::Admitted,
     answer::Streamed,
-    budget::Refused,
+    cache::{Answers, Slot},
     call::{Call, Source},
     error::OpenAiError,
     failures::Failures,
@@ -47,6 +53,7 @@ use crate::{
     app::{App, Base},
     config::seconds,
     loops::Loop,
+    quota::purse::TEND_EVERY,
     tenant,
 };
 
@@ -59,6 +66,7 @@ pub struct Service {
     client: HttpClient,
     providers: Vec<Provider>,
     demo: Arc<Source>,
+    answers: Answers,
 }
 
 /// An answer that is not streamed, as far as we read it.
@@ -80,6 +88,7 @@ impl Service {
             failures: Arc::new(Failures::new(Arc::clone(&base.clock))),
             client: provider::client(&providers)?,
             demo: Arc::new(Source::new(demo::MODEL, &base.metrics)),
+            answers: Answers::new(&base.config.llm.cache, &base.metrics),
             providers,
             base,
         })
@@ -113,14 +122,20 @@ impl Service {
     pub(in crate::llm) async fn complete(&self, headers: &HeaderMap, body: Body) -> Result<Response, OpenAiError> {
         let bot = self.keys.bot(headers).await?;
         let request = ChatRequest::read(self.read(body).await?)?;
-        let mut call = self.admit(&bot, &request).inspect_err(|error| self.note(&bot, error))?;
+        self.ledger.has_room()?;
+        let slot = self.answers.slot(&bot.tenant, &request);
+        if let Some(known) = slot.as_ref().and_then(Slot::known) {
+            Call::count_cached(&self.base, &self.ledger, &self.answers.source, &bot, &request.model);
+            return Ok(known);
+        }
+        let mut call = self.admit(&bot, &request).await.inspect_err(|error| self.note(&bot, error))?;
         if self.providers.is_empty() {
             call.asks(&self.demo, demo::MODEL);
             let (response, used) = demo::respond(&request, &self.base.ids.request(), self.base.clock.now())?;
             (call.usage, call.outcome) = (Some(used), Outcome::Complete);
             return Ok(response);
         }
-        self.ask(call, &request).await.map_err(|trouble| {
+        self.ask(call, &request, slot).await.map_err(|trouble| {
             self.failures.note(&bot.id, trouble.failure());
             trouble.answer()
         })
@@ -142,48 +157,48 @@ impl Service {
     }
 
     /// Lets a call in, if the plan and the limits allow.
-    fn admit(&self, bot: &Arc<Bot>, request: &ChatRequest) -> Result<Call> {
-        self.ledger.has_room()?;
-        let month = self.base.clock.now().month_start();
+    async fn admit(&self, bot: &Arc<Bot>, request: &ChatRequest) -> Result<Call> {
         let calls_max = self.base.config.llm.concurrent_calls;
-        let soon = seconds(1);
-        let reserved = bot.account.reserve(month, bot.tokens_max, calls_max, request.estimate());
-        let reservation = reserved.map_err(|refused| match refused {
-            Refused::UsedUp => Error::QuotaExceeded {
-                quota: "tokens of this month",
-                limit: bot.tokens_max,
-                next_step: format!(
-                    "they are refilled on {} at 00:00 UTC, or by another plan",
-                    month.plus(seconds(32 * 86_400)).month_start().day()
-                ),
-            },
-            Refused::Reserved => {
-                Error::TooMany { what: "calls of the model for what is left of the month's tokens", retry_after: soon }
-            }
-            Refused::Calls => Error::TooMany { what: "calls of the model at the same moment", retry_after: soon },
-        })?;
-        Ok(Call::begin(&self.base, &self.ledger, bot, reservation, request))
+        let admitted = Admitted::of(bot, calls_max, request.estimate(), self.base.clock.now()).await?;
+        Ok(Call::begin(&self.base, &self.ledger, bot, admitted, request))
     }
 
-    /// Asks one provider after the other until one answers.
-    async fn ask(&self, mut call: Call, request: &ChatRequest) -> Result<Response, Trouble> {
-        let now = self.base.clock.now();
-        let (able, left_out): (Vec<_>, Vec<_>) = self.providers.iter().partition(|provider| !provider.is_left_out(now));
+    /// Asks one provider after the other until one answers; those that failed lately come last.
+    async fn ask(&self, mut call: Call, request: &ChatRequest, slot: Option<Slot>) -> Result<Response, Trouble> {
         let mut last = Trouble::Failed("no provider is configured".to_owned());
-        for provider in able.into_iter().chain(left_out) {
+        let (mut next, mut left_out) = (self.providers.iter(), VecDeque::new());
+        loop {
+            let provider = match next.next() {
+                Some(provider) if provider.begin(self.base.clock.now()) => provider,
+                Some(provider) => {
+                    left_out.push_back(provider);
+                    continue;
+                }
+                None => match left_out.pop_front() {
+                    Some(provider) => provider,
+                    None => break,
+                },
+            };
             let model = provider.model(&request.model);
             call.asks(&provider.source, model);
-            let asked = provider.ask(&self.client, request.body_for(model), request.stream, self.base.clock.now());
-            let trouble = match asked.await {
+            let trouble = match provider.ask(&self.client, request.body_for(model), request.stream).await {
                 Ok(answer) if request.stream && is_stream(answer.headers()) => {
-                    return Ok(self.streamed(answer.into_body(), call, request, provider));
+                    provider.worked(self.base.clock.now());
+                    return Ok(self.streamed(answer.into_body(), call, request, provider, slot));
                 }
                 Ok(answer) => match self.whole(answer.into_body(), &mut call, provider).await {
-                    Ok(response) => return Ok(response),
+                    Ok(body) => {
+                        provider.worked(self.base.clock.now());
+                        if let Some(slot) = slot {
+                            slot.keep(false, body.clone());
+                        }
+                        return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
+                    }
                     Err(trouble) => trouble,
                 },
                 Err(trouble) => trouble,
             };
+            provider.remember(&trouble, self.base.clock.now());
             let stop = !trouble.try_another();
             // A provider's word about the request says more than another one's silence.
             if stop || !matches!(last, Trouble::Request(..)) {
@@ -197,27 +212,30 @@ impl Service {
         Err(last)
     }
 
-    fn streamed(&self, answer: Incoming, call: Call, request: &ChatRequest, provider: &Provider) -> Response {
+    fn streamed(
+        &self,
+        answer: Incoming,
+        call: Call,
+        request: &ChatRequest,
+        provider: &Provider,
+        slot: Option<Slot>,
+    ) -> Response {
         let bytes_max = self.base.config.llm.max_answer_bytes;
         let failures = Arc::clone(&self.failures);
         let body = Streamed::new(answer, !request.wants_usage, call, failures, bytes_max, provider.timeout);
-        let mut response = Response::new(Body::new(body));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        response
+        stream_response(Body::new(body.kept_in(slot)))
     }
 
-    async fn whole(&self, answer: Incoming, call: &mut Call, provider: &Provider) -> Result<Response, Trouble> {
-        let now = self.base.clock.now();
-        let body = provider.read_whole(answer, self.base.config.llm.max_answer_bytes, now).await?;
+    /// The answer, and what it took.
+    async fn whole(&self, answer: Incoming, call: &mut Call, provider: &Provider) -> Result<Bytes, Trouble> {
+        let body = provider.read_whole(answer, self.base.config.llm.max_answer_bytes).await?;
         let Ok(read) = serde_json::from_slice::<Whole>(&body) else {
-            return Err(provider.speaks_nonsense(now));
+            return Err(Trouble::Failed("its answer is not JSON".to_owned()));
         };
         call.usage = read.usage.and_then(Usage::tokens);
         call.text_bytes = body.len() as u64;
         call.outcome = Outcome::Complete;
-        Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+        Ok(body)
     }
 
     /// Keeps why a call was not let in, for whoever tells the bot's user.
@@ -225,6 +243,14 @@ impl Service {
         let code = if matches!(error, Error::QuotaExceeded { .. }) { "quota_exceeded" } else { "model_failed" };
         self.failures.note(&bot.id, Failure { code: code.to_owned(), detail: error.to_string() });
     }
+}
+
+fn stream_response(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
 }
 
 fn is_stream(headers: &HeaderMap) -> bool {
@@ -236,8 +262,13 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(api::chat_completions::handler)).routes(routes!(api::models::handler))
 }
 
-/// The loops of this role: none, but from now on it hears of changes.
+/// The loops of this role. From now on it hears of changes, too.
 pub fn loops(app: &App) -> Vec<Loop> {
     Arc::clone(&app.llm.keys).listen();
-    Vec::new()
+    let purses = Arc::clone(app.llm.keys.purses());
+    purses.give_back_at_the_end();
+    vec![Loop::every("llm.tend_budgets", TEND_EVERY, move || {
+        let purses = Arc::clone(&purses);
+        async move { purses.tend().await }
+    })]
 }

@@ -3,14 +3,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use astrfleet_core::{Error, Result, message::Failure, time::Timestamp};
+use astrfleet_core::{
+    Error, Result,
+    circuit::{Circuit, Event, Rules},
+    message::Failure,
+    time::Timestamp,
+};
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri,
@@ -23,14 +25,15 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
-use super::{call::Source, error::OpenAiError};
+use super::{cache, call::Source, error::OpenAiError};
 use crate::{
     config::{LlmConfig, UpstreamConfig, seconds},
-    metrics::Metrics,
+    metrics::{Metrics, UpstreamLabel},
     problem::chain,
 };
 
@@ -40,10 +43,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const IDLE_FOR: Duration = Duration::from_secs(55);
 /// Kept connections to one provider.
 const IDLE_MAX: usize = 256;
-/// Failures in a row before a provider is left out.
-const FAILURES_MAX: u32 = 3;
-/// For how long.
-const LEFT_OUT_FOR: Duration = Duration::from_secs(10);
+/// When a provider is left out, and for how long.
+const RULES: Rules = Rules { failures: 3, open: Duration::from_secs(10), open_max: Duration::from_mins(2) };
 /// More of an error's body is not read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
@@ -58,8 +59,10 @@ pub(super) struct Provider {
     key: Option<SecretString>,
     models: BTreeMap<String, String>,
     pub(super) timeout: Duration,
-    failures: AtomicU32,
-    left_out_until: AtomicI64,
+    circuit: Mutex<Circuit>,
+    /// For metrics: what the circuit is, and how often it opened.
+    phase: Gauge,
+    opened: Counter,
 }
 
 /// Why a provider does not answer a request.
@@ -119,6 +122,12 @@ pub(super) fn client(providers: &[Provider]) -> Result<HttpClient> {
 impl Provider {
     fn new(config: &UpstreamConfig, llm: &LlmConfig, metrics: &Metrics) -> Result<Self> {
         let invalid = |what: &str| Error::invalid("llm.upstreams", format!("{what} of `{}`", config.name));
+        if config.name == cache::SOURCE {
+            return Err(Error::invalid(
+                "llm.upstreams",
+                "an upstream may not be named `cache`: the ledger would not tell it apart",
+            ));
+        }
         let base = config.base_url.trim_end_matches('/');
         let uri: Uri = format!("{base}/chat/completions").parse().map_err(|_| invalid("cannot read base_url"))?;
         let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
@@ -132,6 +141,7 @@ impl Provider {
         if let Some(value) = &mut authorization {
             value.set_sensitive(true);
         }
+        let label = UpstreamLabel { upstream: config.name.clone() };
         Ok(Self {
             source: Arc::new(Source::new(&config.name, metrics)),
             uri,
@@ -139,8 +149,9 @@ impl Provider {
             key,
             models: config.models.clone(),
             timeout: seconds(config.timeout_s.max(1)),
-            failures: AtomicU32::new(0),
-            left_out_until: AtomicI64::new(i64::MIN),
+            circuit: Mutex::default(),
+            phase: Gauge::clone(&metrics.llm_circuits.get_or_create(&label)),
+            opened: Counter::clone(&metrics.llm_circuits_opened.get_or_create(&label)),
         })
     }
 
@@ -154,83 +165,91 @@ impl Provider {
         self.models.keys().map(String::as_str)
     }
 
-    /// It failed so often, so lately, that others are asked before it.
-    pub(super) fn is_left_out(&self, now: Timestamp) -> bool {
-        now.micros() < self.left_out_until.load(Relaxed)
+    /// Begins a call, if it may begin: not where it failed so often, so lately, that others are asked before it.
+    pub(super) fn begin(&self, now: Timestamp) -> bool {
+        let mut circuit = self.circuit();
+        let admits = circuit.admits(milliseconds(now));
+        if admits {
+            *circuit = circuit.next(Event::Called, milliseconds(now), RULES);
+            self.show(*circuit);
+        }
+        admits
     }
 
-    fn worked(&self) {
-        if self.failures.load(Relaxed) != 0 {
-            self.failures.store(0, Relaxed);
+    /// What was asked of it is answered.
+    pub(super) fn worked(&self, now: Timestamp) {
+        let mut circuit = self.circuit();
+        if !circuit.is_calm() {
+            *circuit = circuit.next(Event::Answered, milliseconds(now), RULES);
+            self.show(*circuit);
         }
     }
 
     fn failed(&self, now: Timestamp) {
-        if self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES_MAX {
-            self.failures.store(0, Relaxed);
-            self.left_out_until.store(now.plus(LEFT_OUT_FOR).micros(), Relaxed);
+        let mut circuit = self.circuit();
+        let was_open = matches!(*circuit, Circuit::Open { .. });
+        *circuit = circuit.next(Event::Failed, milliseconds(now), RULES);
+        if !was_open && matches!(*circuit, Circuit::Open { .. }) {
+            self.opened.inc();
+            tracing::warn!(upstream = self.source.name, "a provider fails again and again: others are asked before it");
         }
+        self.show(*circuit);
     }
 
-    /// Asks once. Gives the answer as soon as it has begun.
+    fn show(&self, circuit: Circuit) {
+        self.phase.set(match circuit {
+            Circuit::Closed { .. } => 0,
+            Circuit::Trial { .. } => 1,
+            Circuit::Open { .. } => 2,
+        });
+    }
+
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks once. Gives the answer as soon as it has begun; whether it worked is for whoever reads it to say.
     pub(super) async fn ask(
         &self,
         client: &HttpClient,
         body: Bytes,
         stream: bool,
-        now: Timestamp,
     ) -> Result<Response<Incoming>, Trouble> {
-        let outcome = timeout(self.timeout, client.request(self.request(body, stream))).await;
-        let trouble = match outcome {
-            Ok(Ok(response)) if response.status().is_success() => {
-                self.worked();
-                return Ok(response);
-            }
-            Ok(Ok(response)) => self.refusal(response).await,
-            Ok(Err(error)) => Trouble::Failed(chain(&error)),
-            Err(_) => Trouble::Timeout,
-        };
-        self.remember(&trouble, now);
-        Err(trouble)
+        match timeout(self.timeout, client.request(self.request(body, stream))).await {
+            Ok(Ok(response)) if response.status().is_success() => Ok(response),
+            Ok(Ok(response)) => Err(self.refusal(response).await),
+            Ok(Err(error)) => Err(Trouble::Failed(chain(&error))),
+            Err(_) => Err(Trouble::Timeout),
+        }
     }
 
     /// Reads an answer to its end.
-    pub(super) async fn read_whole(&self, body: Incoming, bytes_max: u64, now: Timestamp) -> Result<Bytes, Trouble> {
+    pub(super) async fn read_whole(&self, body: Incoming, bytes_max: u64) -> Result<Bytes, Trouble> {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let trouble = match timeout(self.timeout, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(whole)) => return Ok(whole.to_bytes()),
-            Ok(Err(error)) => Trouble::Failed(format!("its answer broke off: {error}")),
-            Err(_) => Trouble::Timeout,
-        };
-        self.remember(&trouble, now);
-        Err(trouble)
+        match timeout(self.timeout, Limited::new(body, bytes_max).collect()).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) => Err(Trouble::Failed(format!("its answer broke off: {error}"))),
+            Err(_) => Err(Trouble::Timeout),
+        }
     }
 
-    /// Its answer is not JSON.
-    pub(super) fn speaks_nonsense(&self, now: Timestamp) -> Trouble {
-        let trouble = Trouble::Failed("its answer is not JSON".to_owned());
-        self.remember(&trouble, now);
-        trouble
-    }
-
-    fn remember(&self, trouble: &Trouble, now: Timestamp) {
+    /// Notes why it did not answer.
+    pub(super) fn remember(&self, trouble: &Trouble, now: Timestamp) {
         let name = &self.source.name;
         match trouble {
             // It works, and is right.
-            Trouble::Request(..) => self.worked(),
+            Trouble::Request(..) => return self.worked(now),
             Trouble::Busy { .. } => {
                 tracing::warn!(upstream = name, error_code = "busy", "a provider refuses calls for now");
-                self.failed(now);
             }
             Trouble::Timeout => {
                 tracing::warn!(upstream = name, error_code = "timeout", "a provider did not answer in time");
-                self.failed(now);
             }
             Trouble::Failed(error) => {
                 tracing::warn!(upstream = name, error_code = "model_failed", error, "a provider failed");
-                self.failed(now);
             }
         }
+        self.failed(now);
     }
 
     fn request(&self, body: Bytes, stream: bool) -> Request<Full<Bytes>> {
@@ -280,6 +299,10 @@ impl Provider {
         }
         OpenAiError::new(400, "invalid_request", "the model's provider refused this request").body()
     }
+}
+
+fn milliseconds(now: Timestamp) -> u64 {
+    u64::try_from(now.micros() / 1_000).unwrap_or(0)
 }
 
 impl Trouble {
@@ -332,7 +355,7 @@ mod tests {
 
     use super::Provider;
     use crate::{
-        config::{LlmConfig, UpstreamConfig},
+        config::{CachedAnswers, LlmCacheConfig, LlmConfig, UpstreamConfig},
         metrics::Metrics,
     };
 
@@ -345,6 +368,7 @@ mod tests {
             max_request_bytes: 1,
             max_answer_bytes: 1,
             concurrent_calls: 1,
+            cache: LlmCacheConfig { max_bytes: 0, max_answer_bytes: 0, ttl_s: 0, answers: CachedAnswers::Repeatable },
         };
         let config = UpstreamConfig {
             name: "first".to_owned(),

@@ -9,6 +9,7 @@ use astrfleet_core::{
     id::AttachmentId,
     message::Message,
     ports::{BlobStream, BotClient},
+    quota::Kind,
     tenant::Tenant,
 };
 use aws_lc_rs::digest;
@@ -16,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::Service;
-use crate::problem::chain;
+use crate::{problem::chain, quota::notices::Seen};
 
 /// Characters of a file's name.
 const MAX_NAME_CHARS: usize = 200;
@@ -71,8 +72,9 @@ impl Service {
         content: BlobStream,
     ) -> Result<Attachment> {
         let files = self.base.store.attachments(&tenant.id);
-        let limit = self.tenants.plan(tenant)?.storage_bytes;
-        let left = limit.saturating_sub(files.total_bytes().await?);
+        let amount = self.tenants.plan(tenant)?.storage();
+        let (limit, used) = (amount.hard(), files.total_bytes().await?);
+        let left = limit.saturating_sub(used);
         let used_up = || Error::QuotaExceeded {
             quota: "bytes of attachments",
             limit,
@@ -109,6 +111,14 @@ impl Service {
             self.base.blobs.delete(&key).await.ok();
             return Err(error);
         }
+        self.daily.purses().notices().look(Seen {
+            tenant: tenant.id.clone(),
+            name: Kind::StorageBytes.name().to_owned(),
+            kind: Kind::StorageBytes,
+            period: Kind::StorageBytes.period(attachment.created_at),
+            amount,
+            used: used.saturating_add(size),
+        });
         Ok(attachment)
     }
 

@@ -51,7 +51,9 @@ use crate::{
     config::seconds,
     llm,
     loops::Loop,
-    manager, tenant,
+    manager,
+    quota::purse::TEND_EVERY,
+    tenant,
 };
 
 /// No bot answers more chats than this at the same moment, whatever is configured: more only wait inside it.
@@ -102,13 +104,13 @@ impl Service {
             owners: Arc::new(owners::Owners::new(holder, life)),
             lives: Arc::new(live::Lives::new(seconds(base.config.message.stream_memory_s))),
             draining: base.stop.child_token(),
+            daily: Arc::new(daily::Daily::new(&base)),
             base,
             tenants,
             manager,
             llm,
             queues: Arc::default(),
             backlog: Arc::default(),
-            daily: Arc::default(),
             repairs: Arc::default(),
             delivers: Arc::default(),
             deliveries: TaskTracker::new(),
@@ -139,8 +141,7 @@ impl Service {
     /// # Errors
     /// [`astrfleet_core::Error::QuotaExceeded`].
     pub async fn count(&self, tenant: &Tenant) -> astrfleet_core::Result<Counted> {
-        let limit = self.tenants.plan(tenant)?.messages_per_day;
-        self.daily.take(&*self.base.store, &tenant.id, limit, self.base.clock.now()).await
+        self.daily.take(&tenant.id, self.tenants.plan(tenant)?.messages(), self.base.clock.now()).await
     }
 
     /// How many chats a bot of a plan answers at the same moment.
@@ -231,9 +232,14 @@ pub fn loops(app: &App) -> Vec<Loop> {
     let service = (*app.message).clone();
     service.delivers.store(true, Ordering::Relaxed);
     app.tasks.spawn(service.clone().listen());
-    let (waiting, repair) = (service.clone(), service.clone());
+    let (waiting, repair, purses) = (service.clone(), service.clone(), Arc::clone(service.daily.purses()));
+    purses.give_back_at_the_end();
     let (renewing, taking, life) = (service.clone(), service.clone(), service.owners.life);
     vec![
+        Loop::every("message.tend_quotas", TEND_EVERY, move || {
+            let purses = Arc::clone(&purses);
+            async move { purses.tend().await }
+        }),
         Loop::every("message.renew_leases", life / 3, move || {
             let service = renewing.clone();
             async move { service.renew_leases().await }

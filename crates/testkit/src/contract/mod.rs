@@ -7,6 +7,7 @@ pub mod audit;
 pub mod blobs;
 pub mod blocklist;
 pub mod bridge;
+pub mod budgets;
 pub mod bus;
 pub mod events;
 pub mod idempotency;

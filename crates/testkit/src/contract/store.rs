@@ -54,6 +54,7 @@ pub async fn all(store: &dyn Store) {
     super::blocklist::all(store, &make).await;
     super::search::all(store, &make).await;
     super::usage::all(store, &make).await;
+    super::budgets::all(store, &make).await;
     super::system::all(store, &make).await;
 }
 

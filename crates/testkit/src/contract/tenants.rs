@@ -12,7 +12,7 @@ use astrfleet_core::{
 };
 
 use super::{
-    api_keys, attachments, audit, blocklist, invitations,
+    api_keys, attachments, audit, blocklist, budgets, invitations,
     messages::{accepted, message},
     search,
     sessions::stored_session,
@@ -148,4 +148,5 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
     let seen = store.webhooks(tenant).seen(&webhook.id).await.unwrap();
     assert!(store.webhooks(tenant).fan_out(&webhook.id, seen, seen + 1, &[delivery], NOW).await.unwrap());
     store.usage(tenant).append(&[usage::line(make, tenant, NOW, 1, 2)]).await.unwrap();
+    budgets::fill(store, tenant).await;
 }

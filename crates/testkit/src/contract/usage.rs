@@ -75,6 +75,20 @@ pub async fn all(store: &dyn Store, make: &Make) {
     let page = ours.list(&PageRequest { limit: 99, after: page.next_cursor }).await.unwrap();
     assert_eq!((page.items, page.next_cursor), (vec![lines[0].clone()], None));
 
+    let mut read = Vec::new();
+    loop {
+        let page = ours.between(last_moment, NOW, read.last(), 7).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 7);
+        read.extend(page);
+    }
+    assert_eq!(read, lines, "page after page, the oldest first, many of the same moment");
+    let first_day = ours.between(Timestamp::default(), midnight, None, 200).await.unwrap();
+    assert_eq!(first_day.len(), 50, "the end is not part of it");
+    assert_eq!(theirs.between(Timestamp::default(), NOW, None, 7).await.unwrap(), []);
+
     let absurd = line(make, &tenant, NOW, u64::MAX, u64::MAX);
     ours.append(&[absurd.clone(), UsageRecord { id: make.ids.usage(), ..absurd.clone() }]).await.unwrap();
     assert!(ours.tokens_since(NOW).await.unwrap() < 1 << 43, "what no model can mean spoils no sum");

@@ -428,6 +428,7 @@ fn config() -> serde_json::Value {
         "llm": {
             "api_key": null, "base_url": "https://api.example.com/v1", "model": "demo", "upstreams": [],
             "max_request_bytes": 1_000_000, "max_answer_bytes": 1_000_000, "concurrent_calls": 4,
+            "cache": {"max_bytes": 0, "max_answer_bytes": 1, "ttl_s": 1, "answers": "repeatable"},
         },
         "manager": {
             "max_instances": 10, "concurrent_starts": 2, "start_timeout_s": 60, "liveness_period_s": 1,

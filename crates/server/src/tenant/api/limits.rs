@@ -1,6 +1,6 @@
 //! `GET /tenants/{tenant}/limits`: what a tenant may use, and what is left of it.
 
-use astrfleet_core::plan::Quota;
+use astrfleet_core::quota::{Amount, Quota};
 use axum::{Json, extract::State};
 use serde::Serialize;
 
@@ -18,10 +18,15 @@ pub(super) struct Limits {
     messages_today: Quota,
     /// Tokens, prompt and completion, this month (UTC).
     tokens_this_month: Quota,
+    /// Tokens that the bot's own key took this month (UTC); absent where the plan sets it no limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_this_month_of_key: Option<Quota>,
     /// Bytes of attachments.
     storage_bytes: Quota,
     /// Chats that are answered at the same moment; more wait.
     concurrent_chats: u32,
+    /// Chats that are being answered now.
+    chats_now: Quota,
     /// Requests a minute.
     requests_per_minute: u32,
     /// Memory of the bot, in bytes.
@@ -48,12 +53,24 @@ pub(super) async fn handler(State(app): State<App>, of: InTenant<may::LimitsRead
     let messages = app.store.messages(id).count_since(now.day_start()).await?;
     let tokens = app.store.usage(id).tokens_since(now.month_start()).await?;
     let bytes = app.store.attachments(id).total_bytes().await?;
+    let chats = app.store.budgets(id).chats_in_progress().await?;
+    let concurrent_chats = plan.concurrent_chats.min(app.config.message.concurrent_chats);
+    let of_key = match plan.tokens_of_key() {
+        Some(amount) => {
+            let bot = app.store.instances(id).get().await?;
+            let used = app.store.usage(id).tokens_of_key_since(&bot.id, now.month_start()).await?;
+            Some(Quota::new(amount, used))
+        }
+        None => None,
+    };
     Ok(Json(Limits {
         plan: of.tenant.plan.clone(),
-        messages_today: Quota::new(plan.messages_per_day, messages),
-        tokens_this_month: Quota::new(plan.tokens_per_month, tokens),
-        storage_bytes: Quota::new(plan.storage_bytes, bytes),
-        concurrent_chats: plan.concurrent_chats.min(app.config.message.concurrent_chats),
+        messages_today: Quota::new(plan.messages(), messages),
+        tokens_this_month: Quota::new(plan.tokens(), tokens),
+        tokens_this_month_of_key: of_key,
+        storage_bytes: Quota::new(plan.storage(), bytes),
+        concurrent_chats,
+        chats_now: Quota::new(Amount::plain(u64::from(concurrent_chats)), chats),
         requests_per_minute: app.config.gateway.rate_limit_per_minute,
         bot_memory_bytes: plan.bot_memory_bytes,
         bot_cpu_milli: plan.bot_cpu_milli,

@@ -6,6 +6,7 @@ mod create;
 mod create_invitation;
 mod delete;
 mod delete_invitation;
+mod export_usage;
 mod get;
 mod limits;
 mod list;
@@ -40,6 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(accept_invitation::handler))
         .routes(routes!(limits::handler))
         .routes(routes!(usage::handler))
+        .routes(routes!(export_usage::handler))
 }
 
 /// Writes the beginnings and ends of tenants into the platform's log too: a tenant's own log is erased with it.

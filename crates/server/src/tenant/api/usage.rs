@@ -60,20 +60,24 @@ pub(super) async fn handler(
     period: Result<Query<Period>, QueryRejection>,
 ) -> Result<Json<Usage>, Problem> {
     let Query(period) = period.map_err(|rejection| Problem::new("malformed", rejection.body_text()))?;
-    let to = match &period.to {
-        Some(to) => moment("to", to)?,
-        None => app.clock.now(),
-    };
-    let from = match &period.from {
-        Some(from) => moment("from", from)?,
-        None => to.minus(DEFAULT_PERIOD),
-    };
-    if from >= to || to.since(from) > PERIOD_MAX {
-        return Err(Error::invalid("from", "must lie before `to`, by 366 days at the most").into());
-    }
+    let (from, to) = range(period.from.as_deref(), period.to.as_deref(), app.clock.now())?;
     let days = app.store.usage(&of.tenant.id).by_day(from, to).await?;
     let total = days.iter().fold(UsageTotal::default(), |total, day| sum(&total, day));
     Ok(Json(Usage { from, to, days, total }))
+}
+
+/// From when to when.
+pub(super) fn range(
+    from: Option<&str>,
+    to: Option<&str>,
+    now: Timestamp,
+) -> astrfleet_core::Result<(Timestamp, Timestamp)> {
+    let to = to.map_or(Ok(now), |to| moment("to", to))?;
+    let from = from.map_or_else(|| Ok(to.minus(DEFAULT_PERIOD)), |from| moment("from", from))?;
+    if from >= to || to.since(from) > PERIOD_MAX {
+        return Err(Error::invalid("from", "must lie before `to`, by 366 days at the most"));
+    }
+    Ok((from, to))
 }
 
 fn moment(field: &'static str, text: &str) -> Result<Timestamp, Error> {

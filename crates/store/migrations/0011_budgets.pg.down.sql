@@ -1,0 +1,3 @@
+DROP TABLE quota_notices;
+DROP TABLE budget_leases;
+DROP TABLE budget_accounts;
