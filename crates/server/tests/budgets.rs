@@ -157,7 +157,7 @@ async fn two_processes_use_up_one_budget() {
         }
     })
     .await;
-    let other = world.app.restarted();
+    let other = world.app.restarted().await;
     let other = World {
         bot: key_of(&other, &world.tenant).await,
         tenant: world.tenant.clone(),
@@ -283,7 +283,7 @@ async fn a_burst_goes_beyond_the_plan_and_the_tenant_is_told_once_of_each_step()
     let metrics = world.app.app.metrics.render();
     assert!(metrics.contains("quota_notices_total{quota=\"tokens_per_month\",level=\"exhausted\"} 1"), "{metrics}");
     // Another process tells nothing again.
-    let other = world.app.restarted();
+    let other = world.app.restarted().await;
     let bot = key_of(&other, &world.tenant).await;
     other.post(&bot, CHAT, body).await.expect(402);
     assert_eq!(world.told(3).await.len(), 3);
@@ -299,7 +299,7 @@ async fn messages_of_a_day_are_counted_for_all_processes_together() {
     })
     .await;
     let tenant = app.tenant("acme").await;
-    let other = app.restarted();
+    let other = app.restarted().await;
     let agent = app.member(&tenant, Role::Agent).await;
     let made = app.post(&agent, "/tenants/acme/sessions", json!({"end_user": "ada"})).await.expect(201);
     let path = format!("/tenants/acme/sessions/{}/messages?wait=0", made.json["id"].as_str().unwrap());

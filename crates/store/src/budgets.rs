@@ -313,7 +313,7 @@ pub(crate) async fn settle(
         let now = run(&CLOCK, sqlx::query_scalar::<_, i64>(CLOCK.sql).fetch_one(&mut *connection)).await?;
         let mut settled = Vec::with_capacity(held.len());
         for held in held {
-            let hold = sqlx::query(HOLD.sql)
+            let renew = sqlx::query(HOLD.sql)
                 .bind(tenant.as_str())
                 .bind(held.account.to_string())
                 .bind(period.micros())
@@ -322,7 +322,7 @@ pub(crate) async fn settle(
                 .bind(amount(held.tokens))
                 .bind(ends_at(now, holder))
                 .bind(now);
-            let lives = run(&HOLD, hold.execute(&mut *connection)).await?.rows_affected() > 0;
+            let lives = run(&HOLD, renew.execute(&mut *connection)).await?.rows_affected() > 0;
             let spent = match &held.account {
                 Account::Tokens => Some(spent),
                 account => spent_of.get(account).copied().flatten(),

@@ -135,7 +135,7 @@ impl Share {
         self.frozen = false;
         self.unsettled = self.unsettled.saturating_sub(settled);
         (self.fence, self.held, self.spent) = (granted.fence, granted.total, granted.spent);
-        self.until = sent + (ttl - ttl / EARLIER);
+        self.until = sent + ttl.saturating_sub(ttl / EARLIER);
         let taken = granted.spent.saturating_add(granted.others).saturating_add(granted.total);
         self.tight = taken >= limit - limit / 4;
         self.limit = limit;
@@ -169,12 +169,12 @@ impl Share {
     }
 
     /// `tokens` were written at some moment after `sent`; `lives` as in [`super::Settled`].
-    pub fn settled(&mut self, sent: Duration, ttl: Duration, tokens: u64, spent: Option<u64>, lives: bool) {
+    pub fn settled(&mut self, sent: Duration, ttl: Duration, tokens: u64, total: Option<u64>, lives: bool) {
         self.unsettled = self.unsettled.saturating_sub(tokens);
-        self.spent = spent.unwrap_or(self.spent);
+        self.spent = total.unwrap_or(self.spent);
         if lives {
             self.held = self.held.saturating_sub(tokens);
-            self.until = self.until.max(sent + (ttl - ttl / EARLIER));
+            self.until = self.until.max(sent + ttl.saturating_sub(ttl / EARLIER));
         } else {
             self.held = 0;
         }

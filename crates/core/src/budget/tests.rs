@@ -47,11 +47,11 @@ impl Store {
             }
         }
         let lease = self.leases.get_mut(&replica).filter(|(of, _, end)| *of == fence && *end > now);
-        let lives = lease.is_some();
+        let is_alive = lease.is_some();
         if let Some(lease) = lease {
             *lease = (fence, left, now + TTL);
         }
-        (self.spent, lives)
+        (self.spent, is_alive)
     }
 }
 
@@ -62,7 +62,7 @@ struct Replica {
     unwritten: Vec<(u64, u64)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Call { replica: usize, estimate: u64, lost: bool },
     End { replica: usize, which: usize, took_percent: u64 },
