@@ -199,7 +199,7 @@ async fn many_at_once_take_no_more_than_there_is(store: &dyn Store, make: &Make)
     let work = (0..8).map(|number| {
         let (budgets, tenant) = (&budgets, &tenant);
         async move {
-            let (me, month, mut let_in) = (holder(&number.to_string(), LONG), NOW.month_start(), 0_u64);
+            let (me, month, mut let_in) = (holder(&format!("holder-{number}"), LONG), NOW.month_start(), 0_u64);
             let mut fence = 0;
             for _ in 0..12 {
                 let granted = tokens(&**budgets, LIMIT, &me, Ask { fence, ..for_call(30, 60) }).await;
