@@ -225,7 +225,9 @@ async fn limits_and_usage_begin_at_nothing() {
     let owner = app.member(&tenant, Role::Owner).await;
     let limits = app.get(&owner, "/tenants/acme/limits").await.expect(200);
     assert_eq!(limits.json["plan"], "free");
-    assert_eq!(limits.json["messages_today"], json!({"limit": 1000, "used": 0, "warning": false, "exhausted": false}));
+    let nothing =
+        json!({"limit": 1000, "hard_limit": 1000, "used": 0, "level": "fine", "warning": false, "exhausted": false});
+    assert_eq!(limits.json["messages_today"], nothing);
     let usage = app.get(&owner, "/tenants/acme/usage?from=2026-11-01&to=2026-11-23").await.expect(200);
     assert_eq!((&usage.json["days"], &usage.json["total"]["requests"]), (&json!([]), &json!(0)));
     for bad in ["from=yesterday", "from=2026-11-23&to=2026-11-01", "from=2020-01-01", "since=2026-11-01"] {
