@@ -7,9 +7,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     Effort,
+    database::{Database, Server, tool},
     load::{Requests, drive_from_anywhere},
     platform::{self, Kit, Start, remove},
     proc::machine,
@@ -64,7 +64,7 @@ pub fn run(workspace: &Workspace, effort: Effort) -> Result<()> {
     let machine = machine()?;
     let bench = Bench::prepare(workspace, effort)?;
     let mut rows = bench.measure(&Engine::Sqlite)?;
-    let server = Server::start(workspace)?;
+    let server = Server::start(workspace, None)?;
     rows.extend(bench.measure(&Engine::Postgres(server))?);
     table::print("accept", &rows);
     table::write(&workspace.target, "accept", &machine, &rows)
@@ -83,37 +83,6 @@ struct Bench {
 enum Engine {
     Sqlite,
     Postgres(Server),
-}
-
-/// A new and empty database.
-enum Database {
-    Sqlite(PathBuf),
-    Postgres { port: String, user: String, name: String },
-}
-
-impl Database {
-    /// For `bench_accept`.
-    fn arguments(&self) -> [String; 2] {
-        match self {
-            Self::Sqlite(path) => ["--sqlite".to_owned(), path.display().to_string()],
-            Self::Postgres { port, user, name } => {
-                ["--postgres".to_owned(), format!("postgres://{user}@127.0.0.1:{port}/{name}")]
-            }
-        }
-    }
-
-    /// For the platform, whose own one is SQLite.
-    fn environment(&self) -> Vec<(&'static str, String)> {
-        match self {
-            Self::Sqlite(_) => Vec::new(),
-            Self::Postgres { port, user, name } => vec![
-                ("DB_HOST", "127.0.0.1".to_owned()),
-                ("DB_PORT", port.clone()),
-                ("DB_USER", user.clone()),
-                ("DB_NAME", name.clone()),
-            ],
-        }
-    }
 }
 
 impl Engine {
@@ -175,7 +144,7 @@ impl Bench {
         if let Engine::Postgres(server) = engine {
             for (name, clients) in [("store 1 client", 1), ("store 64 clients", SESSIONS)] {
                 let series = interleaved(&[OURSELVES, WALL_ON], self.effort.rounds, |subject| match subject {
-                    OURSELVES => self.ask_store(&server.database_without_wall()?, &self.load(clients)),
+                    OURSELVES => self.ask_store(&server.database()?.unheld(), &self.load(clients)),
                     _ => self.store(engine, clients),
                 })?;
                 all.extend(rows(&format!("{name} (row-level security off)"), METRIC, UNIT, &series));
@@ -199,7 +168,7 @@ impl Bench {
             Engine::Postgres(server) => {
                 let script = folder.join("insert.sql");
                 fs::write(&script, output(Command::new(&self.store).args(database.arguments()).arg("--pgbench"))?)?;
-                server.pgbench(&database, &script, clients, self.effort.seconds)
+                self.pgbench(server, &database, &script, clients)
             }
         }
     }
@@ -233,6 +202,15 @@ impl Bench {
         Ok(per_second)
     }
 
+    fn pgbench(&self, server: &Server, database: &Database, script: &Path, clients: usize) -> Result<f64> {
+        let Database::Postgres { name, .. } = database else { bail!("pgbench is for PostgreSQL") };
+        let mut pgbench = server.program("pgbench");
+        pgbench.args(["--no-vacuum", "--protocol", "prepared", "--client", &clients.to_string()]);
+        pgbench.args(["--jobs", &clients.min(2).to_string(), "--time", &self.effort.seconds.to_string(), "--file"]);
+        let report = output(pgbench.arg(script).arg(name))?;
+        commits_per_s(&report).with_context(|| format!("pgbench says no rate, or that something failed:\n{report}"))
+    }
+
     fn load(&self, clients: usize) -> Vec<String> {
         vec!["--clients".to_owned(), clients.to_string(), "--seconds".to_owned(), self.effort.seconds.to_string()]
     }
@@ -254,85 +232,6 @@ impl Bench {
         remove(&folder)?;
         fs::create_dir_all(&folder)?;
         Ok(folder)
-    }
-}
-
-/// A program of the crate `testkit`, which was built with the platform.
-fn tool(workspace: &Workspace, name: &str) -> PathBuf {
-    workspace.target.join("dist").join(name)
-}
-
-/// A real PostgreSQL with fsync on; it ends with us, however we end.
-struct Server {
-    process: Child,
-    port: String,
-    /// Who may do everything, whom row-level security does not hold.
-    user: String,
-    /// Who owns the databases, and is held by it as the platform is.
-    owner: String,
-    programs: PathBuf,
-    databases: std::cell::Cell<u32>,
-}
-
-impl Server {
-    fn start(workspace: &Workspace) -> Result<Self> {
-        let mut process =
-            Command::new(tool(workspace, "bench_postgres")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        let said = process.stdout.take().context("standard output is piped")?;
-        BufReader::new(said).read_line(&mut line)?;
-        let Ok(said) = serde_json::from_str::<Value>(&line) else {
-            process.wait()?;
-            bail!("there is no PostgreSQL to measure beside: see above");
-        };
-        let text = |key: &str| said[key].as_str().map(str::to_owned).with_context(|| format!("{line} says no {key}"));
-        let port = said["port"].as_u64().context("the server says no port")?.to_string();
-        Ok(Self {
-            process,
-            port,
-            user: text("user")?,
-            owner: text("owner")?,
-            programs: text("programs")?.into(),
-            databases: 0.into(),
-        })
-    }
-
-    fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.join(name));
-        command.args(["-h", "127.0.0.1", "-p", &self.port, "-U", &self.user]);
-        command
-    }
-
-    fn database(&self) -> Result<Database> {
-        let number = self.databases.get();
-        self.databases.set(number + 1);
-        let name = format!("bench_{number}");
-        let created = output(self.program("createdb").args(["--encoding", "UTF8", "--owner", &self.owner, &name]))?;
-        ensure!(created.is_empty(), "createdb says: {created}");
-        Ok(Database::Postgres { port: self.port.clone(), user: self.owner.clone(), name })
-    }
-
-    /// The same for somebody whom row-level security does not hold.
-    fn database_without_wall(&self) -> Result<Database> {
-        let database = self.database()?;
-        let Database::Postgres { port, name, .. } = database else { return Ok(database) };
-        Ok(Database::Postgres { port, user: self.user.clone(), name })
-    }
-
-    fn pgbench(&self, database: &Database, script: &Path, clients: usize, seconds: u32) -> Result<f64> {
-        let Database::Postgres { name, .. } = database else { bail!("pgbench is for PostgreSQL") };
-        let mut pgbench = self.program("pgbench");
-        pgbench.args(["--no-vacuum", "--protocol", "prepared", "--client", &clients.to_string()]);
-        pgbench.args(["--jobs", &clients.min(2).to_string(), "--time", &seconds.to_string(), "--file"]);
-        let report = output(pgbench.arg(script).arg(name))?;
-        commits_per_s(&report).with_context(|| format!("pgbench says no rate, or that something failed:\n{report}"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _gone_already = self.process.wait();
     }
 }
 

@@ -104,6 +104,12 @@ pub fn drive_from_anywhere(
     answered(&report(&mut wrk(address, requests, seconds, folder)?)?)
 }
 
+/// The median and the 99th percentile of the time that an answer takes, in milliseconds, from any core.
+pub fn latency(address: SocketAddr, requests: &Requests, seconds: u32, folder: &Path) -> Result<[f64; 2]> {
+    let report = report(wrk(address, requests, seconds, folder)?.arg("--latency"))?;
+    percentiles(&report).with_context(|| format!("wrk says no latencies:\n{report}"))
+}
+
 fn wrk(address: SocketAddr, requests: &Requests, seconds: u32, folder: &Path) -> Result<Command> {
     let script = folder.join("requests.lua");
     fs::write(&script, requests.script())?;
@@ -131,6 +137,23 @@ fn answered(report: &str) -> Result<(u32, f64)> {
         Some((count, rate))
     };
     read().with_context(|| format!("wrk says no number of requests:\n{report}"))
+}
+
+fn percentiles(report: &str) -> Option<[f64; 2]> {
+    let of = |share| report.lines().find_map(|line| milliseconds(line.trim().strip_prefix(share)?.trim()));
+    Some([of("50%")?, of("99%")?])
+}
+
+/// `1.5ms` is 1.5, and `1.5s` 1,500.
+fn milliseconds(time: &str) -> Option<f64> {
+    let units = [("us", 0.001), ("ms", 1.0), ("s", 1_000.0), ("m", 60_000.0)];
+    let (number, unit) = units.iter().find_map(|(name, unit)| Some((time.strip_suffix(name)?, unit)))?;
+    Some(number.parse::<f64>().ok()? * unit)
+}
+
+/// The header that says who asks.
+pub fn authorization(token: &str) -> (String, String) {
+    ("Authorization".to_owned(), format!("Bearer {token}"))
 }
 
 /// One `GET` and its whole answer: the status and the body.
@@ -188,10 +211,18 @@ mod tests {
     }
 
     #[test]
+    fn latencies_are_found_in_every_unit() {
+        let report = "  Latency Distribution\n     50%  980.00us\n     75%    1.02ms\n     99%    1.50s\n";
+        assert_eq!(percentiles(report), Some([0.98, 1_500.0]));
+        assert_eq!(percentiles("  Latency   1.02ms"), None);
+    }
+
+    #[test]
     fn the_script_formats_each_set_of_headers() {
         let script = Requests::one("/a", &[("Host", "b")]).script();
         assert!(script.contains(r#"made[#made + 1] = wrk.format("GET", "/a", {["Host"]="b"})"#), "{script}");
     }
+
     #[test]
     fn the_script_posts_a_body() {
         let body = serde_json::json!({"text": "say \"hi\""});

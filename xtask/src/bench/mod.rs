@@ -3,12 +3,15 @@
 //! Nothing here fails because something is slow; it fails when what is compared does not do the same work.
 
 mod accept;
+mod database;
 mod gateway;
+mod history;
 mod idle;
 mod llm;
 mod load;
 mod platform;
 mod proc;
+mod remote;
 mod table;
 
 use anyhow::{Result, ensure};
@@ -21,12 +24,16 @@ use crate::errand::Workspace;
 pub enum What {
     /// The way in: CPU time of passing requests on
     Gateway,
+    /// The way in where the roles behind it are other processes: CPU time of passing requests on to them
+    Remote,
     /// Taking messages in: how many become durable a second
     Accept,
     /// Calls of models: CPU time of one, whole and streamed
     Llm,
     /// Being there: memory and time to start, without load
     Idle,
+    /// Reading what was said: how long a page takes in a history of millions
+    History,
 }
 
 /// How thoroughly.
@@ -38,6 +45,9 @@ pub struct Effort {
     /// How long one measurement takes
     #[arg(long, default_value_t = 4, value_name = "SECONDS")]
     seconds: u32,
+    /// Messages of `history`; in SQLite a tenth of them
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(200_000..=20_000_000))]
+    messages: u32,
 }
 
 /// Measures `what`, or everything.
@@ -48,9 +58,11 @@ pub fn run(workspace: &Workspace, what: &[What], effort: Effort) -> Result<()> {
     for what in if what.is_empty() { all } else { what } {
         match what {
             What::Gateway => gateway::run(workspace, effort)?,
+            What::Remote => remote::run(workspace, effort)?,
             What::Accept => accept::run(workspace, effort)?,
             What::Llm => llm::run(workspace, effort)?,
             What::Idle => idle::run(workspace, effort)?,
+            What::History => history::run(workspace, effort)?,
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    load::{ask, send},
+    load::{ask, authorization, send},
     proc::{Process, free_address},
 };
 use crate::errand::{Workspace, run as errand, variable};
@@ -126,14 +126,9 @@ impl Platform {
         Ok(())
     }
 
-    /// The header that says who asks.
-    pub fn authorization(&self) -> (String, String) {
-        ("Authorization".to_owned(), format!("Bearer {}", self.token))
-    }
-
     /// Asks the API as the administrator. `GET` sends no body.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
-        let headers = if self.token.is_empty() { vec![] } else { vec![self.authorization()] };
+        let headers = if self.token.is_empty() { vec![] } else { vec![authorization(&self.token)] };
         let (status, answer) = match method {
             "GET" => ask(self.address, path, &headers)?,
             _ => send(self.address, method, path, &headers, body)?,
@@ -148,10 +143,10 @@ impl Platform {
         self.call("POST", "/api/v1/tenants", &tenant).map(drop)
     }
 
-    /// Makes a member of a tenant, logs them in, and gives their access token.
-    pub fn token_of_member(&self, tenant: &str) -> Result<String> {
+    /// Makes a member of a tenant with a role, logs them in, and gives their access token.
+    pub fn token_of_member(&self, tenant: &str, role: &str) -> Result<String> {
         let email = format!("member@{tenant}.example");
-        let invitation = json!({ "email": email, "role": "viewer" });
+        let invitation = json!({ "email": email, "role": role });
         let invitation = self.call("POST", &format!("/api/v1/tenants/{tenant}/invitations"), &invitation)?;
         let acceptance = json!({ "token": text(&invitation, "token")?, "password": PASSWORD });
         let (status, answer) = send(self.address, "POST", "/api/v1/invitations/accept", &[], &acceptance)?;

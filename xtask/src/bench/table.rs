@@ -24,14 +24,28 @@ pub fn interleaved(
     rounds: usize,
     mut measure: impl FnMut(&str) -> Result<f64>,
 ) -> Result<Vec<Series>> {
+    let [series] = interleaved_figures(subjects, rounds, |subject| Ok([measure(subject)?]))?;
+    Ok(series)
+}
+
+/// The same where one measurement gives several figures.
+pub fn interleaved_figures<const FIGURES: usize>(
+    subjects: &[&str],
+    rounds: usize,
+    mut measure: impl FnMut(&str) -> Result<[f64; FIGURES]>,
+) -> Result<[Vec<Series>; FIGURES]> {
     ensure!(rounds >= 3, "fewer than 3 rounds say nothing");
-    let mut all: Vec<Series> =
+    let empty: Vec<Series> =
         subjects.iter().map(|subject| Series { subject: (*subject).to_owned(), values: Vec::new() }).collect();
+    let mut all = std::array::from_fn(|_| empty.clone());
     for round in 0..rounds {
-        for turn in 0..all.len() {
-            let series = &mut all[(round + turn) % subjects.len()];
-            let value = measure(&series.subject).with_context(|| format!("measuring {}", series.subject))?;
-            series.values.push(value);
+        for turn in 0..subjects.len() {
+            let place = (round + turn) % subjects.len();
+            let subject = subjects[place];
+            let figures = measure(subject).with_context(|| format!("measuring {subject}"))?;
+            for (series, figure) in all.iter_mut().zip(figures) {
+                series[place].values.push(figure);
+            }
         }
         eprint!("\r  round {} of {rounds}", round + 1);
     }
@@ -141,6 +155,15 @@ mod tests {
         assert_eq!(order.concat(), "abcbcacab");
         assert!(all.iter().all(|series| series.values.len() == 3));
         assert!(interleaved(&["a"], 2, |_| Ok(1.0)).is_err());
+    }
+
+    #[test]
+    fn figures_of_one_measurement_stay_with_their_subject() {
+        let [first, second] =
+            interleaved_figures(&["a", "b"], 3, |subject| Ok(if subject == "a" { [1.0, 2.0] } else { [3.0, 4.0] }))
+                .unwrap();
+        let seen: Vec<_> = first.iter().chain(&second).map(|series| (&*series.subject, series.values[2])).collect();
+        assert_eq!(seen, [("a", 1.0), ("b", 3.0), ("a", 2.0), ("b", 4.0)]);
     }
 
     #[test]

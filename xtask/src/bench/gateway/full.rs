@@ -16,7 +16,7 @@ use super::{Field, METRIC, Subject, UNIT, streams, tokens};
 use crate::{
     bench::{
         Effort,
-        load::{Requests, ask},
+        load::{Requests, ask, authorization},
         platform::{self, Kit, Platform, Start},
         proc::MEASURED,
         table::{OURSELVES, Row, rows},
@@ -102,7 +102,7 @@ impl<'a> Ours<'a> {
         for number in 0..TENANTS {
             let tenant = named(number);
             platform.create_tenant(&tenant)?;
-            ours.tokens.push((tenant.clone(), platform.token_of_member(&tenant)?));
+            ours.tokens.push((tenant.clone(), platform.token_of_member(&tenant, "viewer")?));
         }
         Ok(ours)
     }
@@ -191,10 +191,6 @@ fn requests(tokens: &Tokens) -> Requests {
         (path(tenant), vec![("Host".to_owned(), "bench.local".to_owned()), authorization(token)])
     };
     Requests::in_turn(tokens.iter().map(request).collect())
-}
-
-pub(super) fn authorization(token: &str) -> (String, String) {
-    ("Authorization".to_owned(), format!("Bearer {token}"))
 }
 
 fn path(tenant: &str) -> String {

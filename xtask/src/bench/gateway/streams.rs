@@ -11,8 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::full::{Ours, Tokens, authorization};
-use crate::bench::table::{OURSELVES, Row, Series, rows};
+use super::full::{Ours, Tokens};
+use crate::bench::{
+    load::authorization,
+    table::{OURSELVES, Row, Series, rows},
+};
 
 /// Of one role: a gateway has no more connections to one upstream than 4,096 on each of its threads.
 const STREAMS_OF_ROLE: usize = 3_000;
