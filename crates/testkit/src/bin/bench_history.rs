@@ -263,7 +263,7 @@ fn below(spread: u64, limit: u32) -> u32 {
 /// Of one message in twenty, in each of the languages.
 const FREQUENT: [&str; 2] = ["refund", "退款"];
 /// Different words of a language; most are rare.
-const VOCABULARY: u32 = 20_000;
+const VOCABULARY: u32 = 10_000;
 const SYLLABLES: [&str; 20] = [
     "ba", "be", "do", "da", "fi", "go", "ha", "ki", "ka", "lo", "le", "mi", "na", "no", "pa", "ro", "sa", "ti", "tu",
     "we",
@@ -282,7 +282,7 @@ fn text(number: u32) -> String {
         below(seed, VOCABULARY)
     };
     let chinese = is_chinese(number);
-    for place in 0..10 {
+    for place in 0..8 {
         // A product of evenly spread numbers is small more often than not, as frequent words are.
         let word = any() * any() / VOCABULARY * any() / VOCABULARY;
         if chinese {
