@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, ops::Deref, sync::Arc};
 
 use astrfleet_core::{
     id::Ids,
-    ports::{Blobs, Bots, Bus, Clock, Limiter, Rng, Runtime, Store},
+    ports::{Blobs, Bots, Bus, BusStream, Clock, Limiter, Rng, Runtime, Store},
 };
+use futures_util::StreamExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -63,6 +64,13 @@ pub struct Base {
     pub tasks: TaskTracker,
     /// Set when the process is to end.
     pub stop: CancellationToken,
+}
+
+impl Base {
+    /// What the bus tells from here on, until the process is to end.
+    pub fn bus_events(&self) -> BusStream {
+        self.bus.subscribe().take_until(self.stop.clone().cancelled_owned()).boxed()
+    }
 }
 
 impl Deref for Base {

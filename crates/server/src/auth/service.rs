@@ -177,17 +177,10 @@ impl Service {
 
     /// Listens to what is changed, here and in other processes, until the process ends.
     pub fn listen(self: &Arc<Self>) {
-        let (service, mut events) = (Arc::clone(self), self.base.bus.subscribe());
-        let stop = self.base.stop.clone();
+        let (service, mut events) = (Arc::clone(self), self.base.bus_events());
         self.base.tasks.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    event = events.next() => match event {
-                        Some(event) => service.heard(&event),
-                        None => return,
-                    },
-                }
+            while let Some(event) = events.next().await {
+                service.heard(&event);
             }
         });
     }

@@ -84,10 +84,10 @@ impl Bots {
 
     /// Hears of changes until the process ends.
     pub(super) fn listen(&self) {
-        let (mut events, stop) = (self.base.bus.subscribe(), self.base.stop.clone());
+        let mut events = self.base.bus_events();
         let (base, changes) = (Arc::clone(&self.base), Arc::clone(&self.changes));
         self.base.tasks.spawn(async move {
-            while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+            while let Some(event) = events.next().await {
                 match event {
                     BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant) => {
                         changes.note(tenant.as_str(), base.clock.now());

@@ -78,21 +78,14 @@ impl Hub {
 
 /// Wakes those who follow when the bus tells of something, until the process ends.
 pub(super) async fn listen(base: Arc<Base>, hub: Arc<Hub>) {
-    let mut events = base.bus.subscribe();
-    loop {
-        let event = tokio::select! {
-            () = base.stop.cancelled() => return,
-            event = events.next() => event,
-        };
+    let mut events = base.bus_events();
+    while let Some(event) = events.next().await {
         match event {
-            None => return,
-            Some(
-                BusEvent::MessageAccepted(tenant, _)
-                | BusEvent::SessionChanged(tenant, _)
-                | BusEvent::TenantChanged(tenant),
-            ) => hub.wake(&tenant),
-            Some(BusEvent::Missed) => hub.wake_all(),
-            Some(_) => {}
+            BusEvent::MessageAccepted(tenant, _)
+            | BusEvent::SessionChanged(tenant, _)
+            | BusEvent::TenantChanged(tenant) => hub.wake(&tenant),
+            BusEvent::Missed => hub.wake_all(),
+            _ => {}
         }
     }
 }

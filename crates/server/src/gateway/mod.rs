@@ -98,24 +98,16 @@ impl Service {
 
     /// Listens to what is changed, here and in other processes, until the process ends.
     fn watch_changes(&self) {
-        let (changes, mut events) = (Arc::clone(&self.changes), self.base.bus.subscribe());
-        let stop = self.base.stop.clone();
+        let (changes, mut events) = (Arc::clone(&self.changes), self.base.bus_events());
         self.base.tasks.spawn(async move {
-            loop {
-                let event = tokio::select! {
-                    () = stop.cancelled() => return,
-                    event = events.next() => event,
-                };
+            while let Some(event) = events.next().await {
                 match event {
-                    Some(
-                        BusEvent::TenantChanged(_)
-                        | BusEvent::MembershipChanged(_)
-                        | BusEvent::LoginEnded(_)
-                        | BusEvent::KeyRevoked(_)
-                        | BusEvent::Missed,
-                    ) => {}
-                    Some(_) => continue,
-                    None => return,
+                    BusEvent::TenantChanged(_)
+                    | BusEvent::MembershipChanged(_)
+                    | BusEvent::LoginEnded(_)
+                    | BusEvent::KeyRevoked(_)
+                    | BusEvent::Missed => {}
+                    _ => continue,
                 }
                 changes.fetch_add(1, Ordering::Release);
                 // Whoever is told at the same time may have answered from memory in between: once more.

@@ -156,9 +156,9 @@ impl Keys {
 
     /// Hears of changes until the process ends.
     pub(super) fn listen(self: Arc<Self>) {
-        let (mut events, stop) = (self.base.bus.subscribe(), self.base.stop.clone());
+        let mut events = self.base.bus_events();
         self.base.tasks.clone().spawn(async move {
-            while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+            while let Some(event) = events.next().await {
                 match event {
                     BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant) => self.forget(&tenant),
                     BusEvent::Missed => self.forget_all(),

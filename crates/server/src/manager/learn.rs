@@ -140,21 +140,14 @@ impl Service {
 /// Keeps what is known of bots fresh in a process that does not keep them.
 pub fn learning(app: &App) -> Loop {
     let (service, wake) = (Arc::clone(&app.manager), Arc::new(Notify::new()));
-    let (listener, woken, stop) = (Arc::clone(&service), Arc::clone(&wake), app.stop.clone());
-    let mut events = app.bus.subscribe();
+    let (listener, woken) = (Arc::clone(&service), Arc::clone(&wake));
+    let mut events = app.bus_events();
     app.tasks.spawn(async move {
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                event = events.next() => event,
-            };
+        while let Some(event) = events.next().await {
             match event {
-                Some(BusEvent::InstanceChanged { tenant, .. }) if !listener.keeps_bots() => {
-                    listener.learn(&tenant).await;
-                }
-                Some(BusEvent::Missed) => woken.notify_one(),
-                Some(_) => {}
-                None => return,
+                BusEvent::InstanceChanged { tenant, .. } if !listener.keeps_bots() => listener.learn(&tenant).await,
+                BusEvent::Missed => woken.notify_one(),
+                _ => {}
             }
         }
     });

@@ -342,27 +342,23 @@ pub fn routes() -> OpenApiRouter<App> {
 /// The loops of this role.
 pub fn loops(app: &App) -> Vec<Loop> {
     let (service, wake) = (Arc::clone(&app.manager), Arc::new(Notify::new()));
-    let (listener, woken, stop) = (Arc::clone(&service), Arc::clone(&wake), app.stop.clone());
-    let mut events = app.bus.subscribe();
+    let (listener, woken) = (Arc::clone(&service), Arc::clone(&wake));
+    let mut events = app.bus_events();
     app.tasks.spawn(async move {
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                event = events.next() => event,
-            };
+        while let Some(event) = events.next().await {
             match event {
-                Some(BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant)) => {
-                    // A bot without a keeper is found in the store.
-                    if !listener.wake(&tenant) {
+                BusEvent::InstanceChanged { tenant, .. } | BusEvent::TenantChanged(tenant) => {
+                    let has_keeper = listener.wake(&tenant);
+                    // A bot without one is found in the store.
+                    if !has_keeper {
                         woken.notify_one();
                     }
                 }
-                Some(BusEvent::Missed) => {
+                BusEvent::Missed => {
                     listener.wake_all();
                     woken.notify_one();
                 }
-                Some(_) => {}
-                None => return,
+                _ => {}
             }
         }
     });

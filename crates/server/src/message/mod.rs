@@ -178,27 +178,22 @@ impl Service {
 
     /// Wakes the loops when the bus tells of something for them, until the process ends.
     async fn listen(self) {
-        let mut events = self.base.bus.subscribe();
-        loop {
-            let event = tokio::select! {
-                () = self.base.stop.cancelled() => return,
-                event = events.next() => event,
-            };
+        let mut events = self.base.bus_events();
+        while let Some(event) = events.next().await {
             match event {
-                None => return,
-                Some(BusEvent::InstanceChanged { .. }) => self.wake_repair.notify_one(),
-                Some(BusEvent::Missed) => {
+                BusEvent::InstanceChanged { .. } => self.wake_repair.notify_one(),
+                BusEvent::Missed => {
                     self.owners.forget_all_elsewhere();
                     self.wake_take_over.notify_one();
                     self.wake_waiting.notify_one();
                     self.wake_repair.notify_one();
                 }
-                Some(BusEvent::QueueReleased(tenant)) => {
+                BusEvent::QueueReleased(tenant) => {
                     self.owners.forget_elsewhere(&tenant);
                     self.wake_take_over.notify_one();
                 }
-                Some(BusEvent::MessageAccepted(tenant, message)) => self.hear_of(tenant, message),
-                Some(_) => {}
+                BusEvent::MessageAccepted(tenant, message) => self.hear_of(tenant, message),
+                _ => {}
             }
         }
     }

@@ -78,21 +78,16 @@ impl Service {
 
     /// Listens to what is changed, here and in other processes, until the process ends.
     pub fn listen(self: &Arc<Self>) {
-        let (service, mut events) = (Arc::clone(self), self.base.bus.subscribe());
-        let stop = self.base.stop.clone();
+        let (service, mut events) = (Arc::clone(self), self.base.bus_events());
         self.base.tasks.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    event = events.next() => match event {
-                        Some(BusEvent::TenantChanged(tenant)) => service.forget(&tenant),
-                        Some(BusEvent::Missed) => {
-                            service.changes.note_all(service.base.clock.now());
-                            service.blocked.forget_all(service.base.clock.now());
-                        }
-                        Some(_) => {}
-                        None => return,
-                    },
+            while let Some(event) = events.next().await {
+                match event {
+                    BusEvent::TenantChanged(tenant) => service.forget(&tenant),
+                    BusEvent::Missed => {
+                        service.changes.note_all(service.base.clock.now());
+                        service.blocked.forget_all(service.base.clock.now());
+                    }
+                    _ => {}
                 }
             }
         });

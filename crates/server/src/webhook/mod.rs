@@ -84,24 +84,17 @@ impl Service {
 
     /// Wakes the loops when the bus tells of something, until the process ends.
     async fn listen(self: Arc<Self>) {
-        let mut events = self.base.bus.subscribe();
-        loop {
-            let event = tokio::select! {
-                () = self.base.stop.cancelled() => return,
-                event = events.next() => event,
-            };
-            match event {
-                None => return,
-                Some(
-                    BusEvent::MessageAccepted(..)
+        let mut events = self.base.bus_events();
+        while let Some(event) = events.next().await {
+            if matches!(
+                event,
+                BusEvent::MessageAccepted(..)
                     | BusEvent::SessionChanged(..)
                     | BusEvent::TenantChanged(_)
-                    | BusEvent::Missed,
-                ) => {
-                    self.wake_fan_out.notify_one();
-                    tokio::time::sleep(GATHER).await;
-                }
-                Some(_) => {}
+                    | BusEvent::Missed
+            ) {
+                self.wake_fan_out.notify_one();
+                tokio::time::sleep(GATHER).await;
             }
         }
     }
