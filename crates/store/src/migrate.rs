@@ -147,6 +147,25 @@ enum Way {
     Down,
 }
 
+/// Writes down that a step was made, or that it was undone.
+macro_rules! note {
+    ($connection:expr, $step:expr, $way:expr, $is_postgres:expr) => {
+        match $way {
+            Way::Up { now } => {
+                let insert = sqlx::query(INSERT.sql)
+                    .bind($step.version)
+                    .bind($step.name)
+                    .bind(now.micros())
+                    .bind(checksum($step, $is_postgres));
+                run(&INSERT, insert.execute(&mut *$connection)).await?;
+            }
+            Way::Down => {
+                run(&DELETE, sqlx::query(DELETE.sql).bind($step.version).execute(&mut *$connection)).await?;
+            }
+        }
+    };
+}
+
 /// Runs a block in one transaction of a [`Session`].
 macro_rules! step {
     ($session:expr, $connection:ident => $body:block) => {
@@ -226,19 +245,7 @@ impl Session<'_> {
                 return Ok(false);
             }
             run(&SCRIPT, sqlx::raw_sql(script(step, way, is_postgres)).execute(&mut *connection)).await?;
-            match way {
-                Way::Up { now } => {
-                    let insert = sqlx::query(INSERT.sql)
-                        .bind(step.version)
-                        .bind(step.name)
-                        .bind(now.micros())
-                        .bind(checksum(step, is_postgres));
-                    run(&INSERT, insert.execute(&mut *connection)).await?;
-                }
-                Way::Down => {
-                    run(&DELETE, sqlx::query(DELETE.sql).bind(step.version).execute(&mut *connection)).await?;
-                }
-            }
+            note!(connection, step, way, is_postgres);
             Ok(true)
         })
     }
@@ -264,19 +271,7 @@ async fn apart(connection: &mut PgConnection, step: &Migration, way: Way) -> Res
     for statement in script(step, way, true).split_inclusive(";\n") {
         run(&SCRIPT, sqlx::raw_sql(statement).execute(&mut *connection)).await?;
     }
-    match way {
-        Way::Up { now } => {
-            let insert = sqlx::query(INSERT.sql)
-                .bind(step.version)
-                .bind(step.name)
-                .bind(now.micros())
-                .bind(checksum(step, true));
-            run(&INSERT, insert.execute(&mut *connection)).await?;
-        }
-        Way::Down => {
-            run(&DELETE, sqlx::query(DELETE.sql).bind(step.version).execute(&mut *connection)).await?;
-        }
-    }
+    note!(connection, step, way, true);
     Ok(())
 }
 

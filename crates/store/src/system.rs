@@ -77,6 +77,11 @@ impl SystemRows {
     }
 }
 
+/// A message and whose it is, as a row names them.
+fn message_of((tenant, message): (String, String)) -> Result<(TenantId, MessageId)> {
+    Ok((read_id("messages.tenant_id", &tenant, TenantId::parse)?, read_id("messages.id", &message, MessageId::parse)?))
+}
+
 #[async_trait]
 impl System for SystemRows {
     async fn ping(&self) -> Result<()> {
@@ -140,13 +145,7 @@ impl System for SystemRows {
             .bind(after.map_or("", MessageId::as_str))
             .bind(i64::from(limit))
             .fetch_all(pool))?;
-        let read = |(tenant, message): (String, String)| {
-            Ok((
-                read_id("messages.tenant_id", &tenant, TenantId::parse)?,
-                read_id("messages.id", &message, MessageId::parse)?,
-            ))
-        };
-        unfinished.into_iter().map(read).collect()
+        unfinished.into_iter().map(message_of).collect()
     }
 
     async fn overdue_at_channels(&self, before: Timestamp, limit: u32) -> Result<Vec<Overdue>> {
@@ -155,13 +154,7 @@ impl System for SystemRows {
             .bind(before.micros())
             .bind(i64::from(limit))
             .fetch_all(pool))?;
-        let read = |(tenant, message): (String, String)| {
-            Ok((
-                read_id("messages.tenant_id", &tenant, TenantId::parse)?,
-                read_id("messages.id", &message, MessageId::parse)?,
-            ))
-        };
-        overdue.into_iter().map(read).collect()
+        overdue.into_iter().map(message_of).collect()
     }
 
     async fn idle_sessions(&self, before: Timestamp, limit: u32) -> Result<Vec<Session>> {
