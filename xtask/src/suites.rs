@@ -84,7 +84,8 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
     if filter.is_empty() {
         needs::second_postgresql()?;
         let mut store = workspace.cargo();
-        store.args(["test", "--locked", "--no-fail-fast", "--package", "astrfleet-testkit"]);
+        // The whole workspace also here: for one package alone cargo would build its libraries anew, with fewer features.
+        store.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
         for suite in STORE_SUITES {
             store.args(["--test", suite]);
         }
