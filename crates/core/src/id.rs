@@ -130,6 +130,8 @@ ids! {
     AttachmentId, attachment, "att", "attachment";
     /// An entry of a blocklist.
     BlockId, block, "blk", "block";
+    /// An export of a tenant.
+    ExportId, export, "exp", "export";
     /// A line of the usage ledger.
     UsageId, usage, "use", "usage record";
     /// A process of the platform, from its start to its end.

@@ -15,6 +15,7 @@ pub mod chat;
 pub mod circuit;
 pub mod error;
 pub mod event;
+pub mod export;
 pub mod id;
 pub mod instance;
 pub mod member;

@@ -26,9 +26,21 @@ pub struct Plan {
     pub bot_memory_bytes: u64,
     /// Processor time of the bot, in thousandths of a core.
     pub bot_cpu_milli: u32,
+    /// Days for which messages are kept; without it, for good. A tenant may keep them for less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
 }
 
 impl Plan {
+    /// For how many days a tenant that wants `own` keeps its messages; none: for good.
+    #[must_use]
+    pub fn retention(&self, own: Option<u32>) -> Option<u32> {
+        match (self.retention_days, own) {
+            (Some(most), Some(own)) => Some(own.min(most)),
+            (most, own) => own.or(most),
+        }
+    }
+
     /// Messages of end users a day.
     #[must_use]
     pub fn messages(&self) -> Amount {

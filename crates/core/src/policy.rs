@@ -56,6 +56,9 @@ pub enum Action {
     BlocklistManage,
     EventRead,
     WebhookManage,
+    EndUserErase,
+    TenantExport,
+    TenantErase,
     FleetRead,
     PlatformAuditRead,
 }
@@ -80,10 +83,11 @@ fn grant(action: Action) -> Grant {
         | A::TenantSuspend
         | A::TenantResume
         | A::TenantDelete
+        | A::TenantErase
         | A::UserManage
         | A::FleetRead
         | A::PlatformAuditRead => platform_only,
-        A::TenantRead | A::TenantUpdate => from(Role::Owner),
+        A::TenantRead | A::TenantUpdate | A::TenantExport => from(Role::Owner),
         A::MemberRead
         | A::MemberManage
         | A::InvitationManage
@@ -94,7 +98,8 @@ fn grant(action: Action) -> Grant {
         | A::InstanceOpen
         | A::ChannelRead
         | A::ChannelManage
-        | A::WebhookManage => from(Role::Admin),
+        | A::WebhookManage
+        | A::EndUserErase => from(Role::Admin),
         A::BlocklistManage => from(Role::Agent),
         A::InstanceRead => from_or_key(Role::Viewer, Scope::Instance),
         A::InstanceOperate | A::InstanceConfigure => from_or_key(Role::Admin, Scope::Instance),
@@ -144,6 +149,9 @@ impl Action {
             A::BlocklistManage => "blocklist.manage",
             A::EventRead => "event.read",
             A::WebhookManage => "webhook.manage",
+            A::EndUserErase => "end_user.erase",
+            A::TenantExport => "tenant.export",
+            A::TenantErase => "tenant.erase",
             A::FleetRead => "fleet.read",
             A::PlatformAuditRead => "platform_audit.read",
         }

@@ -57,6 +57,9 @@ pub struct Tenant {
     /// When it will be erased; only while it is `deleting`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erase_at: Option<Timestamp>,
+    /// Days for which it keeps messages; absent: as long as its plan says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

@@ -169,6 +169,8 @@ pub struct TenantConfig {
     pub default_plan: String,
     /// The time between a tenant's end and its erasure.
     pub deletion_grace_s: u64,
+    /// How long an export is kept.
+    pub export_ttl_s: u64,
 }
 
 /// Section `[session]`.

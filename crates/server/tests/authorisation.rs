@@ -119,6 +119,13 @@ const TABLE: &[(&str, For)] = &[
     ("POST /api/v1/tenants/{tenant}/attachments", CHAT),
     ("GET /api/v1/tenants/{tenant}/attachments/{attachment}", CHAT),
     ("GET /api/v1/tenants/{tenant}/messages", CHAT),
+    ("GET /api/v1/tenants/{tenant}/exports", OWNER),
+    ("POST /api/v1/tenants/{tenant}/exports", OWNER),
+    ("GET /api/v1/tenants/{tenant}/exports/{export}", OWNER),
+    ("DELETE /api/v1/tenants/{tenant}/exports/{export}", OWNER),
+    ("GET /api/v1/tenants/{tenant}/exports/{export}/archive", OWNER),
+    ("POST /api/v1/tenants/{tenant}/end-users/{end_user}/erase", ADMIN),
+    ("GET /api/v1/tenants/{tenant}/erasure", For::Platform),
     ("GET /api/v1/tenants/{tenant}/blocklist", AGENT),
     ("POST /api/v1/tenants/{tenant}/blocklist", AGENT),
     ("DELETE /api/v1/tenants/{tenant}/blocklist/{block}", AGENT),
@@ -234,6 +241,8 @@ async fn call(app: &TestApp, operation: &str, tenant: &Tenant, caller: &Caller) 
         .replace("{webhook}", &format!("whk_{zeros}"))
         .replace("{delivery}", &format!("dlv_{zeros}"))
         .replace("{invitation}", &format!("inv_{zeros}"))
+        .replace("{export}", &format!("exp_{zeros}"))
+        .replace("{end_user}", "nobody")
         .replace("{block}", &format!("blk_{zeros}"))
         .replace("{channel}", "none");
     assert!(!path.contains('{'), "{operation}: a parameter that this test does not know");

@@ -139,7 +139,14 @@ async fn a_deleted_tenant_can_be_resumed_until_its_grace_is_over_and_is_then_era
     erased(&app, instance).await;
     assert_eq!(run_erasures(&app).await, 1);
     app.get(&admin, "/tenants/acme").await.expect(404);
-    assert_eq!(app.get(&admin, "/audit-log").await.json["items"][0]["detail"]["erased"], "acme");
+    let entry = &app.get(&admin, "/audit-log").await.json["items"][0];
+    assert_eq!((&entry["action"], &entry["detail"]["rows"]["tenants"]), (&json!("tenant.erase"), &json!(1)));
+    let proof = app.get(&admin, &format!("/tenants/{}/erasure", tenant.id)).await.expect(200);
+    assert_eq!((&proof.json["entry"], &proof.json["statement"]), (entry, &entry["detail"]["statement"]));
+    let whole = app.get(&admin, "/audit-log").await.text;
+    assert!(!whole.contains("acme"), "what outlives a tenant does not say who it was: {whole}");
+    let nobody = app.app.ids.tenant();
+    app.get(&admin, &format!("/tenants/{nobody}/erasure")).await.expect(404);
     assert_eq!(run_erasures(&app).await, 0);
 }
 

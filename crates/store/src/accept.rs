@@ -81,6 +81,11 @@ fn scoped_text(rows: usize) -> String {
     )
 }
 
+/// The text for one message, for [`crate::texts`].
+pub(crate) fn text_of_one() -> (&'static str, String) {
+    (ACCEPT.name, ACCEPT_TEXTS[0].to_string())
+}
+
 /// Not declared: there is nothing to run.
 const CONNECT: crate::statement::Statement =
     crate::statement::Statement { name: "message.connect", what: "database", sql: "" };

@@ -16,13 +16,20 @@ use crate::{
     values::{read_id, read_number},
 };
 
+/// What a [`Row`] is made of.
+macro_rules! attachment_columns {
+    () => {
+        "tenant_id, id, name, media_type, size_bytes, sha256, created_at"
+    };
+}
+pub(crate) use attachment_columns;
+
 statements! {
     "attachment";
-    INSERT = "attachment.insert", "INSERT INTO attachments (
-            tenant_id, id, name, media_type, size_bytes, sha256, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
-    GET = "attachment.get", "SELECT tenant_id, id, name, media_type, size_bytes, sha256, created_at FROM attachments
-        WHERE tenant_id = $1 AND id = $2";
+    INSERT = "attachment.insert", concat!("INSERT INTO attachments (", attachment_columns!(), ")
+        VALUES ($1, $2, $3, $4, $5, $6, $7)");
+    GET = "attachment.get",
+        concat!("SELECT ", attachment_columns!(), " FROM attachments WHERE tenant_id = $1 AND id = $2");
     TOTAL_BYTES = "attachment.total_bytes",
         "SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM attachments WHERE tenant_id = $1";
 }
@@ -41,8 +48,9 @@ impl AttachmentRows {
     }
 }
 
+/// A row, as it stands.
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(crate) struct Row {
     tenant_id: String,
     id: String,
     name: String,
@@ -50,6 +58,20 @@ struct Row {
     size_bytes: i64,
     sha256: String,
     created_at: i64,
+}
+
+impl Row {
+    pub(crate) fn read(self) -> Result<Attachment> {
+        Ok(Attachment {
+            id: read_id("attachments.id", &self.id, AttachmentId::parse)?,
+            tenant_id: read_id("attachments.tenant_id", &self.tenant_id, TenantId::parse)?,
+            name: self.name,
+            media_type: self.media_type,
+            size: read_number("attachments.size_bytes", self.size_bytes)?,
+            sha256: self.sha256,
+            created_at: Timestamp::from_micros(self.created_at),
+        })
+    }
 }
 
 #[async_trait]
@@ -78,15 +100,7 @@ impl Attachments for AttachmentRows {
             .bind(self.tenant.as_str())
             .bind(id.as_str())
             .fetch_one(pool))?;
-        Ok(Attachment {
-            id: read_id("attachments.id", &row.id, AttachmentId::parse)?,
-            tenant_id: read_id("attachments.tenant_id", &row.tenant_id, TenantId::parse)?,
-            name: row.name,
-            media_type: row.media_type,
-            size: read_number("attachments.size_bytes", row.size_bytes)?,
-            sha256: row.sha256,
-            created_at: Timestamp::from_micros(row.created_at),
-        })
+        row.read()
     }
 
     async fn total_bytes(&self) -> Result<u64> {

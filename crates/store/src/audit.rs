@@ -5,7 +5,7 @@
 
 use astrfleet_core::{
     Error, Result,
-    audit::{Entry, NewEntry, hashed_text},
+    audit::{Entry, NewEntry},
     id::{AuditId, TenantId},
     page::{Page, PageRequest},
     ports::AuditLog,
@@ -16,12 +16,12 @@ use async_trait::async_trait;
 use crate::{
     db::Db,
     scope::Scope,
-    statement::{read_stale, run, statements, transaction},
-    values::{read_id, read_json, sha256, storable},
+    statement::{read, read_stale, statements, transaction},
+    values::{read_id, read_json, storable},
 };
 
 /// The name of the log that is no tenant's.
-const PLATFORM: &str = "platform";
+pub(crate) const PLATFORM: &str = "platform";
 
 statements! {
     "audit entry";
@@ -34,6 +34,52 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     LIST = "audit.list", "SELECT seq, id, at, actor, action, target, detail, request_id, hash, previous_hash
         FROM audit_log WHERE log = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+    FIND = "audit.find", "SELECT seq, id, at, actor, action, target, detail, request_id, hash, previous_hash
+        FROM audit_log WHERE log = $1 AND action = $2 AND target = $3 ORDER BY seq DESC LIMIT 1";
+}
+
+/// Appends an entry within a transaction that may write to this log. Returns it as it stands there.
+macro_rules! append_entry {
+    ($connection:expr, $log:expr, $entry:expr) => {{
+        use $crate::{
+            audit::{INSERT, NEXT, SET_HEAD},
+            statement::run,
+            values::sha256,
+        };
+        let (log, entry): (&str, astrfleet_core::audit::NewEntry) = ($log, $entry);
+        let next = sqlx::query_as::<_, (i64, String)>(NEXT.sql).bind(log);
+        let (seq, previous_hash) = run(&NEXT, next.fetch_one(&mut *$connection)).await?;
+        let hash = sha256(&astrfleet_core::audit::hashed_text(&entry, seq, &previous_hash));
+        let insert = sqlx::query(INSERT.sql)
+            .bind(log)
+            .bind(seq)
+            .bind(entry.id.as_str())
+            .bind(entry.at.micros())
+            .bind(&entry.actor)
+            .bind(&entry.action)
+            .bind(&entry.target)
+            .bind(entry.detail.to_string())
+            .bind(&entry.request_id)
+            .bind(&hash)
+            .bind(&previous_hash);
+        run(&INSERT, insert.execute(&mut *$connection)).await?;
+        let set_head = sqlx::query(SET_HEAD.sql).bind(log).bind(&hash);
+        run(&SET_HEAD, set_head.execute(&mut *$connection)).await?;
+        (entry, seq, hash, previous_hash)
+    }};
+}
+pub(crate) use append_entry;
+
+/// What is hashed is what is stored: this log's tenant, whatever the entry says, and texts that can be held.
+pub(crate) fn stored_entry(tenant: Option<&TenantId>, entry: &NewEntry) -> NewEntry {
+    NewEntry {
+        tenant_id: tenant.cloned(),
+        actor: storable(&entry.actor).into_owned(),
+        action: storable(&entry.action).into_owned(),
+        target: storable(&entry.target).into_owned(),
+        request_id: storable(&entry.request_id).into_owned(),
+        ..entry.clone()
+    }
 }
 
 /// One log.
@@ -92,43 +138,18 @@ impl Row {
 #[async_trait]
 impl AuditLog for AuditRows {
     async fn append(&self, entry: &NewEntry) -> Result<Entry> {
-        // What is hashed is what is stored: this log's tenant, whatever the entry says, and texts that can be held.
-        let entry = NewEntry {
-            tenant_id: self.tenant.clone(),
-            actor: storable(&entry.actor).into_owned(),
-            action: storable(&entry.action).into_owned(),
-            target: storable(&entry.target).into_owned(),
-            request_id: storable(&entry.request_id).into_owned(),
-            ..entry.clone()
-        };
+        let entry = stored_entry(self.tenant.as_ref(), entry);
         transaction!(&self.db, self.scope(), connection => {
-            let next = sqlx::query_as::<_, (i64, String)>(NEXT.sql).bind(self.log());
-            let (seq, previous_hash) = run(&NEXT, next.fetch_one(&mut *connection)).await?;
-            let hash = sha256(&hashed_text(&entry, seq, &previous_hash));
-            let insert = sqlx::query(INSERT.sql)
-                .bind(self.log())
-                .bind(seq)
-                .bind(entry.id.as_str())
-                .bind(entry.at.micros())
-                .bind(&entry.actor)
-                .bind(&entry.action)
-                .bind(&entry.target)
-                .bind(entry.detail.to_string())
-                .bind(&entry.request_id)
-                .bind(&hash)
-                .bind(&previous_hash);
-            run(&INSERT, insert.execute(&mut *connection)).await?;
-            let set_head = sqlx::query(SET_HEAD.sql).bind(self.log()).bind(&hash);
-            run(&SET_HEAD, set_head.execute(&mut *connection)).await?;
+            let (entry, seq, hash, previous_hash) = append_entry!(connection, self.log(), entry.clone());
             Ok(Entry {
-                id: entry.id.clone(),
+                id: entry.id,
                 seq,
                 at: entry.at,
-                actor: entry.actor.clone(),
-                action: entry.action.clone(),
-                target: entry.target.clone(),
-                detail: entry.detail.clone(),
-                request_id: entry.request_id.clone(),
+                actor: entry.actor,
+                action: entry.action,
+                target: entry.target,
+                detail: entry.detail,
+                request_id: entry.request_id,
                 hash,
                 previous_hash,
             })
@@ -149,5 +170,14 @@ impl AuditLog for AuditRows {
             .fetch_all(pool))?;
         let entries = rows.into_iter().map(Row::read).collect::<Result<_>>()?;
         Ok(Page::from_rows(entries, page, |entry: &Entry| entry.seq.to_string()))
+    }
+
+    async fn find(&self, action: &str, target: &str) -> Result<Entry> {
+        read!(&self.db, self.scope(), FIND, pool => sqlx::query_as::<_, Row>(FIND.sql)
+            .bind(self.log())
+            .bind(action)
+            .bind(target)
+            .fetch_one(pool))?
+        .read()
     }
 }

@@ -1,7 +1,7 @@
 //! What is erased with a tenant: every table that holds rows of tenants, what refers to others first. The suite looks
 //! through the whole schema for a row that was forgotten here.
 
-use crate::statement::statements;
+use crate::statement::{Statement, statements};
 
 statements! {
     "tenant";
@@ -12,10 +12,22 @@ statements! {
     /// Before the events: whoever is about to write one waits for this, and then finds no tenant.
     ERASE_EVENT_HEADS = "tenant.erase_event_heads", "DELETE FROM event_heads WHERE tenant_id = $1";
     ERASE_EVENTS = "tenant.erase_events", "DELETE FROM events WHERE tenant_id = $1";
+    ERASE_MESSAGES = "tenant.erase_messages", "DELETE FROM messages WHERE tenant_id = $1";
+    ERASE_SESSIONS = "tenant.erase_sessions", "DELETE FROM sessions WHERE tenant_id = $1";
+    ERASE_ATTACHMENTS = "tenant.erase_attachments", "DELETE FROM attachments WHERE tenant_id = $1";
+    ERASE_USAGE = "tenant.erase_usage", "DELETE FROM usage_records WHERE tenant_id = $1";
+    ERASE_SEARCH = "tenant.erase_search", "DELETE FROM search_blocks WHERE tenant_id = $1";
+    ERASE_BLOCKLIST = "tenant.erase_blocklist", "DELETE FROM blocklist WHERE tenant_id = $1";
+    ERASE_EXPORTS = "tenant.erase_exports", "DELETE FROM exports WHERE tenant_id = $1";
     ERASE_API_KEYS = "tenant.erase_api_keys", "DELETE FROM api_keys WHERE tenant_id = $1";
     ERASE_INVITATIONS = "tenant.erase_invitations", "DELETE FROM invitations WHERE tenant_id = $1";
     ERASE_MEMBERS = "tenant.erase_members", "DELETE FROM members WHERE tenant_id = $1";
     ERASE_INSTANCES = "tenant.erase_instances", "DELETE FROM instances WHERE tenant_id = $1";
     ERASE_LEASES = "tenant.erase_leases", "DELETE FROM leases WHERE name = 'queue/' || $1";
     ERASE_TENANT = "tenant.erase", "DELETE FROM tenants WHERE id = $1";
+}
+
+/// The table that a statement empties, for the proof.
+pub(crate) fn table(statement: &Statement) -> &'static str {
+    statement.sql.split_whitespace().nth(2).unwrap_or(statement.name)
 }

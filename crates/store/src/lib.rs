@@ -16,6 +16,7 @@ pub mod deliveries;
 mod dialect;
 mod erase;
 pub mod events;
+pub mod exports;
 mod failed;
 pub mod idempotency;
 pub mod instances;
@@ -25,8 +26,10 @@ pub mod members;
 pub mod messages;
 pub mod migrate;
 mod moments;
+mod months;
 mod postgres;
 pub mod refresh_tokens;
+pub mod retention;
 mod rows;
 mod scope;
 pub mod search;
@@ -40,8 +43,20 @@ pub mod users;
 mod values;
 pub mod webhooks;
 
+use std::collections::BTreeMap;
+
 pub use accept::AcceptSettings;
 pub use db::{Db, PgRole, PgSettings, Statement};
+
+/// The texts of all statements by their names, of those that write many rows the one for a single row: what a release is
+/// known by to the next one, whose schema has to bear them.
+#[must_use]
+pub fn texts() -> BTreeMap<&'static str, String> {
+    let mut texts: BTreeMap<_, _> =
+        statements().into_iter().map(|statement| (statement.name, statement.sql.to_owned())).collect();
+    texts.extend([accept::text_of_one(), usage::text_of_one(), search::text_of_one()]);
+    texts
+}
 
 /// Every statement of this crate: the contract suite proves that each has run on both engines.
 #[must_use]
@@ -57,6 +72,7 @@ pub fn statements() -> Vec<&'static Statement> {
         deliveries::STATEMENTS,
         erase::STATEMENTS,
         events::STATEMENTS,
+        exports::STATEMENTS,
         idempotency::STATEMENTS,
         instances::STATEMENTS,
         invitations::STATEMENTS,
@@ -65,6 +81,7 @@ pub fn statements() -> Vec<&'static Statement> {
         messages::STATEMENTS,
         migrate::STATEMENTS,
         refresh_tokens::STATEMENTS,
+        retention::STATEMENTS,
         search::STATEMENTS,
         sessions::STATEMENTS,
         system::STATEMENTS,

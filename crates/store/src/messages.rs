@@ -71,15 +71,14 @@ statements! {
             WHERE reply.tenant_id = $1 AND reply.reply_to = $2 AND reply.state <> 'interrupted'
         )
         AND ", held!("$14", "$15"), " RETURNING session_id");
-    /// Nothing is changed where there is a whole answer already.
-    REPLY = "message.reply", concat!("INSERT INTO messages (", message_columns!(), ")
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-        ON CONFLICT (tenant_id, reply_to) WHERE reply_to IS NOT NULL DO UPDATE SET
-            id = excluded.id, author = excluded.author, body = excluded.body, attachments = excluded.attachments,
-            state = excluded.state, prompt_tokens = excluded.prompt_tokens,
-            completion_tokens = excluded.completion_tokens, created_at = excluded.created_at,
-            updated_at = excluded.updated_at
-        WHERE messages.state = 'interrupted'");
+    /// What came of the answer before it broke off makes room for the whole one, which the bot knows by the same number.
+    DROP_PARTIAL = "message.drop_partial", "DELETE FROM messages
+        WHERE tenant_id = $1 AND reply_to = $2 AND state = 'interrupted' RETURNING bot_record";
+    /// Nobody else answers the same message meanwhile: whoever ends one holds its row ([`FINISH`]). An answer may be in
+    /// another month than its message, so that no index over both could say so.
+    REPLY = "message.reply", concat!("INSERT INTO messages (", message_columns!(), ", bot_record)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        ON CONFLICT DO NOTHING");
     TOUCH_SESSION = "message.touch_session", "UPDATE sessions SET last_active_at = $3
         WHERE tenant_id = $1 AND id = $2 AND last_active_at < $3";
     DELIVERY = "message.delivery", concat!("SELECT ", message_columns!(), ", bot_record, partial,
@@ -414,7 +413,11 @@ impl Messages for MessageRows {
                 if reply.session_id.as_str() != session {
                     return Err(Error::internal(format!("the answer to {id} is in another session")));
                 }
-                let insert = bind_message!(sqlx::query(REPLY.sql), reply);
+                let partial = sqlx::query_scalar::<_, Option<i64>>(DROP_PARTIAL.sql)
+                    .bind(self.tenant.as_str())
+                    .bind(id.as_str());
+                let record = run(&DROP_PARTIAL, partial.fetch_all(&mut *connection)).await?.pop().flatten();
+                let insert = bind_message!(sqlx::query(REPLY.sql), reply).bind(record);
                 if run(&REPLY, insert.execute(&mut *connection)).await?.rows_affected() == 0 {
                     // Undoes the above.
                     return Err(Error::internal(format!("{id} has a whole answer, and was not done")));

@@ -87,6 +87,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(9, "0009_channel_messages"),
     migration!(10, "0010_channel_messages_once", twins),
     migration!(11, "0011_budgets", twins),
+    migration!(12, "0012_message_keys", twins),
+    migration!(13, "0013_move_message_keys", twins),
+    migration!(14, "0014_contract_messages_by_month", twins),
+    migration!(15, "0015_retention"),
+    migration!(16, "0016_exports", twins),
 ];
 
 /// A step, and whether the database has made it.
@@ -291,6 +296,12 @@ impl Db {
     /// # Errors
     /// As for [`Db::migrate_up`].
     pub async fn migrate_up_to(&self, now: Timestamp, to: i64) -> Result<Vec<&'static str>> {
+        if let Some(row) = self.applied().await?.iter().find(|row| row.version > newest_known()) {
+            tracing::info!(
+                migration = row.name,
+                "the database is one of a newer version, which this one can go on with"
+            );
+        }
         if self.missing_steps(to).await?.is_empty() {
             return Ok(Vec::new());
         }
@@ -375,7 +386,9 @@ impl Db {
             "GRANT USAGE ON SCHEMA public TO {role};
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
              REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM {role};
-             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};"
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role};
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO {role};"
         );
         let mut connection = servers.connect(&GRANT).await?;
         let granted = run(&GRANT, sqlx::raw_sql(AssertSqlSafe(grants)).execute(&mut connection)).await;
@@ -445,6 +458,11 @@ async fn down(session: &mut Session<'_>, to: i64) -> Result<Vec<&'static str>> {
     loop {
         let applied = session.applied().await?;
         let newest = applied.last().map_or(0, |row| row.version);
+        if newest > newest_known() {
+            return Err(Error::conflict(format!(
+                "a newer astrfleet made step {newest}: undo its steps with that version first"
+            )));
+        }
         let step = MIGRATIONS.iter().find(|step| step.version == newest && step.version > to);
         let Some(step) = step else { return Ok(undone) };
         if !session.make(step, Way::Down).await? {
@@ -489,14 +507,25 @@ fn failed(error: &Error) -> Option<&Failed> {
     }
 }
 
+fn newest_known() -> i64 {
+    MIGRATIONS.last().map_or(0, |step| step.version)
+}
+
+/// Whether a step takes something away that the release before it may use. It is recorded with the step, in its name.
+#[must_use]
+pub fn is_contract(name: &str) -> bool {
+    name.split_once('_').is_some_and(|(_, rest)| rest.starts_with("contract_"))
+}
+
 /// Refuses a database that is not ours to touch.
 fn check(applied: &[Row], postgres: bool) -> Result<()> {
-    let known = MIGRATIONS.last().map_or(0, |step| step.version);
-    let newest = applied.last().map_or(0, |row| row.version);
-    if newest > known {
+    let known = newest_known();
+    // What only adds does not concern a program that does not know it: during a release, both run.
+    if let Some(row) = applied.iter().find(|row| row.version > known && is_contract(&row.name)) {
         return Err(Error::conflict(format!(
-            "the database was written by a newer astrfleet (schema {newest}, this one knows {known}): use that version, \
-             or restore a backup"
+            "a newer astrfleet took something from the database that this one uses (migration {}; this one knows {known}): \
+             use that version, or restore a backup",
+            row.name
         )));
     }
     for (row, step) in applied.iter().zip(MIGRATIONS) {

@@ -54,6 +54,11 @@ statements! {
 
 static ADD_TEXTS: Texts = std::sync::LazyLock::new(|| texts(ADD.sql, 5, "ON CONFLICT DO NOTHING"));
 
+/// The text for one bucket, for [`crate::texts`].
+pub(crate) fn text_of_one() -> (&'static str, String) {
+    (ADD.name, ADD_TEXTS[0].to_string())
+}
+
 /// The search in the messages of one tenant.
 pub struct SearchRows {
     db: Db,

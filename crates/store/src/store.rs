@@ -3,18 +3,19 @@
 use astrfleet_core::{
     id::{TenantId, WebhookId},
     ports::{
-        ApiKeys, Attachments, AuditLog, Blocklist, Bridge, Budgets, Deliveries, Events, Fence, Idempotency, Instances,
-        Invitations, Leases, Members, Messages, RefreshTokens, Search, Sessions, Store, System, Tenants, UsageLedger,
-        Users, Webhooks,
+        ApiKeys, Attachments, AuditLog, Blocklist, Bridge, Budgets, Deliveries, Events, Exports, Fence, Idempotency,
+        Instances, Invitations, Leases, Members, Messages, RefreshTokens, Retention, Search, Sessions, Store, System,
+        Tenants, UsageLedger, Users, Webhooks,
     },
 };
 
 use crate::{
     api_keys::ApiKeyRows, attachments::AttachmentRows, audit::AuditRows, blocklist::BlockRows, bridge::BridgeRows,
-    budgets::BudgetRows, db::Db, deliveries::DeliveryRows, events::EventRows, idempotency::IdempotencyRows,
-    instances::InstanceRows, invitations::InvitationRows, leases::LeaseRows, members::MemberRows,
-    messages::MessageRows, refresh_tokens::RefreshTokenRows, search::SearchRows, sessions::SessionRows,
-    system::SystemRows, tenants::TenantRows, usage::UsageRows, users::UserRows, webhooks::WebhookRows,
+    budgets::BudgetRows, db::Db, deliveries::DeliveryRows, events::EventRows, exports::ExportRows,
+    idempotency::IdempotencyRows, instances::InstanceRows, invitations::InvitationRows, leases::LeaseRows,
+    members::MemberRows, messages::MessageRows, refresh_tokens::RefreshTokenRows, retention::RetentionRows,
+    search::SearchRows, sessions::SessionRows, system::SystemRows, tenants::TenantRows, usage::UsageRows,
+    users::UserRows, webhooks::WebhookRows,
 };
 
 impl Store for Db {
@@ -68,6 +69,14 @@ impl Store for Db {
 
     fn bridge(&self, tenant: &TenantId) -> Box<dyn Bridge> {
         Box::new(BridgeRows::new(self, tenant))
+    }
+
+    fn retention(&self, tenant: &TenantId) -> Box<dyn Retention> {
+        Box::new(RetentionRows::new(self, tenant))
+    }
+
+    fn exports(&self, tenant: &TenantId) -> Box<dyn Exports> {
+        Box::new(ExportRows::new(self, tenant))
     }
 
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments> {

@@ -3,6 +3,7 @@
 use astrfleet_core::{
     Result,
     api_key::ApiKey,
+    export::Export,
     id::{InstanceId, MessageId, SessionId, TenantId, WebhookId},
     instance::Instance,
     member::Invitation,
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use crate::{
     api_keys,
     db::Db,
-    deliveries, events, idempotency, instances, invitations,
+    deliveries, events, exports, idempotency, instances, invitations, months,
     scope::Scope,
     sessions::{self, session_columns},
     statement::{read, statements},
@@ -185,6 +186,22 @@ impl System for SystemRows {
 
     async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<u64> {
         events::delete_before(&self.db, before, limit).await
+    }
+
+    async fn make_message_month(&self, moment: Timestamp) -> Result<bool> {
+        months::make(&self.db, moment).await
+    }
+
+    async fn drop_message_months(&self, before: &str) -> Result<u64> {
+        months::drop_before(&self.db, before).await
+    }
+
+    async fn open_exports(&self, abandoned_before: Timestamp, limit: u32) -> Result<Vec<(Export, i64)>> {
+        exports::open(&self.db, abandoned_before, limit).await
+    }
+
+    async fn expired_exports(&self, now: Timestamp, limit: u32) -> Result<Vec<Export>> {
+        exports::expired(&self.db, now, limit).await
     }
 
     async fn delete_idempotency(&self, before: Timestamp, limit: u32) -> Result<u64> {

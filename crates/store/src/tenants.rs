@@ -6,13 +6,14 @@ use astrfleet_core::{
     instance::Instance,
     page::{Page, PageRequest},
     policy::Role,
-    ports::Tenants,
+    ports::{Erased, Proof, Tenants},
     tenant::Tenant,
     time::Timestamp,
 };
 use async_trait::async_trait;
 
 use crate::{
+    audit::{PLATFORM, append_entry, stored_entry},
     db::Db,
     erase,
     failed::Failed,
@@ -20,26 +21,26 @@ use crate::{
     members,
     scope::Scope,
     statement::{change, read, run, statements, transaction},
-    values::{micros, moment, read_id, read_word, storable, word},
+    values::{micros, moment, read_id, read_number, read_word, storable, word},
 };
 
 /// What a [`Row`] is made of.
 macro_rules! columns {
     () => {
-        "id, name, display_name, email, plan, status, erase_at, created_at, updated_at, version"
+        "id, name, display_name, email, plan, status, erase_at, created_at, updated_at, version, retention_days"
     };
 }
 
 statements! {
     "tenant";
     INSERT = "tenant.insert", concat!("INSERT INTO tenants (", columns!(), ")
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)");
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
     GET = "tenant.get", concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1");
     BY_NAME = "tenant.by_name", concat!("SELECT ", columns!(), " FROM tenants WHERE name = $1");
     LIST = "tenant.list", concat!("SELECT ", columns!(), " FROM tenants WHERE id > $1 ORDER BY id LIMIT $2");
     UPDATE = "tenant.update", concat!("UPDATE tenants SET
             name = $3, display_name = $4, email = $5, plan = $6, status = $7, erase_at = $8, updated_at = $9,
-            version = version + 1
+            retention_days = $10, version = version + 1
         WHERE id = $1 AND version = $2 RETURNING ", columns!());
     DUE_FOR_ERASURE = "tenant.due_for_erasure", concat!("SELECT ", columns!(), " FROM tenants
         WHERE status = 'deleting' AND erase_at <= $1 ORDER BY erase_at, id LIMIT $2");
@@ -72,6 +73,7 @@ struct Row {
     created_at: i64,
     updated_at: i64,
     version: i64,
+    retention_days: Option<i64>,
 }
 
 impl Row {
@@ -84,6 +86,7 @@ impl Row {
             plan: self.plan,
             status: read_word("tenants.status", self.status)?,
             erase_at: moment(self.erase_at),
+            retention_days: self.retention_days.map(|days| read_number("tenants.retention_days", days)).transpose()?,
             created_at: Timestamp::from_micros(self.created_at),
             updated_at: Timestamp::from_micros(self.updated_at),
             version: self.version,
@@ -116,7 +119,8 @@ impl Tenants for TenantRows {
                 .bind(micros(tenant.erase_at))
                 .bind(tenant.created_at.micros())
                 .bind(tenant.updated_at.micros())
-                .bind(tenant.version);
+                .bind(tenant.version)
+                .bind(tenant.retention_days.map(i64::from));
             run(&INSERT, insert.execute(&mut *connection)).await.map_err(taken)?;
             let insert = bind_instance!(sqlx::query(instances::INSERT.sql), instance);
             run(&instances::INSERT, insert.execute(&mut *connection)).await?;
@@ -162,6 +166,7 @@ impl Tenants for TenantRows {
             .bind(&status)
             .bind(micros(tenant.erase_at))
             .bind(tenant.updated_at.micros())
+            .bind(tenant.retention_days.map(i64::from))
             .fetch_optional(pool))
         .map_err(taken)?
         .ok_or(Error::Stale { what: "tenant" })?
@@ -178,14 +183,22 @@ impl Tenants for TenantRows {
         .collect()
     }
 
-    async fn erase(&self, id: &TenantId) -> Result<()> {
+    async fn erase(&self, id: &TenantId, proof: &Proof<'_>) -> Result<bool> {
         transaction!(&self.db, Scope::System, connection => {
             // Nobody adds rows to the tenant from here on.
             run(&LOCK, sqlx::query(LOCK.sql).bind(id.as_str()).execute(&mut *connection)).await?;
+            let mut erased = Erased::new();
             for &statement in erase::STATEMENTS {
-                run(statement, sqlx::query(statement.sql).bind(id.as_str()).execute(&mut *connection)).await?;
+                let delete = sqlx::query(statement.sql).bind(id.as_str());
+                let rows = run(statement, delete.execute(&mut *connection)).await?.rows_affected();
+                erased.insert(erase::table(statement).to_owned(), rows);
             }
-            Ok(())
+            if erased.get("tenants") != Some(&1) {
+                return Ok(false);
+            }
+            // What is erased and the proof of it are there together or not at all.
+            append_entry!(connection, PLATFORM, stored_entry(None, &proof(&erased)?));
+            Ok(true)
         })
     }
 }

@@ -97,6 +97,11 @@ macro_rules! append {
 }
 pub(crate) use append;
 
+/// The text for one line, for [`crate::texts`].
+pub(crate) fn text_of_one() -> (&'static str, String) {
+    (APPEND.name, APPEND_TEXTS[0].to_string())
+}
+
 /// Later than every id of a line: where a list that begins with the newest begins.
 const AFTER_ALL: &str = "use_g";
 const MICROS_PER_DAY: i64 = 86_400_000_000;

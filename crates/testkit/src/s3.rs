@@ -111,6 +111,7 @@ impl S3 {
             secret_key: SECRET_KEY.into(),
             encryption: Encryption::Bucket,
             ca_pem: None,
+            presign: true,
             timeout: Duration::from_secs(5),
         }
     }

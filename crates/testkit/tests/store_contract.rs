@@ -15,7 +15,7 @@ use astrfleet_testkit::{
     contract::{
         audit::{entry, first_broken, whole},
         store::{Heard, Make, NOW, all},
-        tenants::fill,
+        tenants::{erase, fill},
     },
     postgres::Postgres,
 };
@@ -54,6 +54,7 @@ impl Raw {
         let tables = match self {
             Self::Pg(_) => {
                 "SELECT table_name || '.' || column_name FROM information_schema.columns
+                 JOIN pg_class ON oid = table_name::regclass AND NOT relispartition
                  WHERE table_schema = 'public' AND column_name IN ('tenant_id', 'log') ORDER BY 1"
             }
             Self::Lite(_) => {
@@ -71,6 +72,32 @@ impl Raw {
         let mut found = Vec::new();
         for (table, column) in self.tenants_tables().await {
             let sql = format!("SELECT {column} FROM {table} WHERE {column} = '{tenant}' LIMIT 1");
+            if !self.texts(&sql).await.is_empty() {
+                found.push(table);
+            }
+        }
+        found
+    }
+
+    /// The tables with a text in any column of any row.
+    async fn tables_that_say(&self, text: &str) -> Vec<String> {
+        let tables = self.texts(match self {
+            Self::Pg(_) => {
+                "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition
+                AND relnamespace = 'public'::regnamespace ORDER BY 1"
+            }
+            Self::Lite(_) => "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1",
+        });
+        let mut found = Vec::new();
+        for table in tables.await {
+            let sql = match self {
+                Self::Pg(_) => format!("SELECT '' FROM {table} AS one WHERE one::text LIKE '%{text}%' LIMIT 1"),
+                Self::Lite(_) => {
+                    let columns = self.texts(&format!("SELECT name FROM pragma_table_info('{table}')")).await;
+                    let said: Vec<_> = columns.iter().map(|column| format!("{column} LIKE '%{text}%'")).collect();
+                    format!("SELECT '' FROM {table} WHERE {} LIMIT 1", said.join(" OR "))
+                }
+            };
             if !self.texts(&sql).await.is_empty() {
                 found.push(table);
             }
@@ -133,7 +160,7 @@ impl Raw {
                     WHERE schemaname = 'public' AND tablename <> 'schema_migrations'
                  UNION ALL SELECT tablename || policyname || qual FROM pg_policies WHERE schemaname = 'public'
                  UNION ALL SELECT relname || relrowsecurity || relforcerowsecurity FROM pg_class
-                    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'schema_migrations'
+                    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'schema_migrations'
                  UNION ALL SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
                     WHERE connamespace = 'public'::regnamespace AND conrelid <> 'schema_migrations'::regclass
                  ORDER BY 1"
@@ -191,8 +218,11 @@ async fn erasure_forgets_no_table(db: &Db, raw: &Raw) {
     fill(db, &make, &tenant, &owner).await;
     let tables: Vec<_> = raw.tenants_tables().await.into_iter().map(|(table, _)| table).collect();
     assert_eq!(raw.tables_with(&tenant).await, tables, "a table that this suite puts nothing into: see `fill`");
-    db.tenants().erase(&tenant).await.unwrap();
+    assert!(erase(db, &make, &tenant).await.is_some());
     assert_eq!(raw.tables_with(&tenant).await, Vec::<String>::new(), "rows that outlive their tenant");
+    // Not a byte of it in any column of any table, but that the platform's own log says which tenant was erased.
+    assert_eq!(raw.tables_that_say(tenant.as_str()).await, ["audit_log"]);
+    assert_eq!(raw.tables_that_say("erased-whole@tenants").await, Vec::<String>::new());
 }
 
 async fn a_changed_entry_is_noticed(db: &Db, raw: &Raw) {
@@ -245,18 +275,25 @@ async fn databases_that_are_not_ours(db: &Db, raw: &Raw) {
         other => panic!("expected a refusal, not {other:?}"),
     };
     let newest = MIGRATIONS.len();
-    raw.execute(&format!("INSERT INTO schema_migrations VALUES ({}, 'later', 1, 'sum')", newest + 2)).await;
+    let later = |name: &str| format!("INSERT INTO schema_migrations VALUES ({}, '{name}', 1, 'sum')", newest + 2);
+    raw.execute(&later("0099_later")).await;
+    assert_eq!(db.migrate_up(NOW).await.unwrap(), Vec::<&str>::new(), "what only adds is borne");
+    assert_eq!(db.missing_steps(i64::MAX).await.unwrap(), []);
+    let reason = refusal(db.migrate_down(0).await);
+    assert_eq!(reason, format!("a newer astrfleet made step {}: undo its steps with that version first", newest + 2));
+    raw.execute("DELETE FROM schema_migrations WHERE name = '0099_later'").await;
+
+    raw.execute(&later("0099_contract_later")).await;
     let reason = refusal(db.migrate_up(NOW).await);
     assert_eq!(
         reason,
         format!(
-            "the database was written by a newer astrfleet (schema {}, this one knows {newest}): use that version, or \
-             restore a backup",
-            newest + 2
+            "a newer astrfleet took something from the database that this one uses (migration 0099_contract_later; this \
+             one knows {newest}): use that version, or restore a backup"
         )
     );
     assert_eq!(refusal(db.migrate_down(0).await), reason);
-    raw.execute("DELETE FROM schema_migrations WHERE name = 'later'").await;
+    raw.execute("DELETE FROM schema_migrations WHERE name = '0099_contract_later'").await;
 
     raw.execute("UPDATE schema_migrations SET checksum = 'other' WHERE version = 1").await;
     assert!(refusal(db.migrate_up(NOW).await).contains("another text of migration 1 (0001_platform)"));

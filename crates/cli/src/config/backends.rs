@@ -76,6 +76,8 @@ pub struct BlobsConfig {
     pub kms_key: String,
     /// Authorities to trust besides the system's.
     pub ca_file: String,
+    /// Whether downloads are sent to it.
+    pub presign: bool,
     /// How long nothing may come.
     pub timeout_s: u64,
 }
@@ -163,6 +165,7 @@ impl BlobsConfig {
                 BlobEncryption::Kms => Encryption::Kms(self.kms_key.clone()),
             },
             ca_pem: pem("blobs.ca_file", &self.ca_file)?,
+            presign: self.presign,
             timeout: Duration::from_secs(self.timeout_s),
         }))
     }

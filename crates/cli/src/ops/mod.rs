@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod errors;
 pub mod events;
+pub mod export;
 pub mod healthcheck;
 pub mod instance;
 pub mod key;

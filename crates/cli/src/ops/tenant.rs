@@ -1,10 +1,12 @@
 //! `tenant`: tenants and their members.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::Paging;
+use super::{Paging, export};
 use crate::{client::Client, output::Output};
 
 const FIELDS: &[&str] = &["id", "name", "display_name", "email", "plan", "status", "created_at", "erase_at"];
@@ -64,6 +66,15 @@ pub enum Command {
         /// Id or name
         tenant: String,
     },
+    /// Fetch everything that is stored of a tenant, as one archive
+    #[command(after_help = "Example:\n  astrfleet tenant export acme -o acme.tar.zst")]
+    Export {
+        /// Id or name
+        tenant: String,
+        /// The file to write; it must not be there
+        #[arg(short, long)]
+        output: PathBuf,
+    },
     /// List a tenant's members
     Members {
         /// Id or name
@@ -111,6 +122,10 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
         }
         Command::Delete { tenant } => {
             output.thing(&client.call(Method::DELETE, &path(&tenant), None).await?, FIELDS);
+        }
+        Command::Export { tenant, output: file } => {
+            let export = export::fetch(client, &path(&tenant), &file).await?;
+            output.done(&export, &format!("{} has everything that is stored of {tenant}", file.display()));
         }
         Command::Members { tenant, paging } => {
             let members = client.get(&format!("{}/members{}", path(&tenant), paging.query())).await?;

@@ -21,9 +21,9 @@ pub use runtime::{
     LogStream, Runtime, WhenAway,
 };
 pub use store::{
-    Accepted, ApiKeys, Attachments, AuditLog, Begun, Blocklist, BudgetHolder, Budgets, Delivery, Events, Idempotency,
-    Instances, Invitations, Members, Messages, NewMessage, NewSearchBlock, Outcome, RefreshTokens, Search, SearchBlock,
-    Sessions, Store, StoredAnswer, System, Tenants, UsageLedger, Users,
+    Accepted, ApiKeys, Attachments, AuditLog, Begun, Blocklist, BudgetHolder, Budgets, Delivery, Erased, Events,
+    Exports, Idempotency, Instances, Invitations, Members, Messages, NewMessage, NewSearchBlock, Outcome, Proof,
+    RefreshTokens, Retention, Search, SearchBlock, Sessions, Store, StoredAnswer, System, Tenants, UsageLedger, Users,
 };
 pub use webhooks::{Deliveries, NewDelivery, Recorded, SealedSecrets, Webhooks};
 

@@ -16,9 +16,10 @@ use crate::{
     budget::{Account, Ask, Granted, Held, Settled},
     error::Result,
     event::{Brief, Event, NewEvent},
+    export::Export,
     id::{
-        ApiKeyId, AttachmentId, BlockId, InstanceId, InvitationId, LoginId, MessageId, RefreshTokenId, SessionId,
-        TenantId, UserId, WebhookId,
+        ApiKeyId, AttachmentId, BlockId, ExportId, InstanceId, InvitationId, LoginId, MessageId, RefreshTokenId,
+        SessionId, TenantId, UserId, WebhookId,
     },
     instance::Instance,
     member::{Invitation, Member, Membership},
@@ -66,6 +67,10 @@ pub trait Store: Send + Sync {
     fn search(&self, tenant: &TenantId) -> Box<dyn Search>;
     /// The messages that IM channels brought to `tenant`.
     fn bridge(&self, tenant: &TenantId) -> Box<dyn Bridge>;
+    /// What `tenant` has kept for too long.
+    fn retention(&self, tenant: &TenantId) -> Box<dyn Retention>;
+    /// The exports of `tenant`.
+    fn exports(&self, tenant: &TenantId) -> Box<dyn Exports>;
     /// The attachments of `tenant`.
     fn attachments(&self, tenant: &TenantId) -> Box<dyn Attachments>;
     /// The blocklist of `tenant`.
@@ -111,9 +116,16 @@ pub trait Tenants: Send + Sync {
     async fn update(&self, tenant: &Tenant) -> Result<Tenant>;
     /// At most `limit` tenants in deletion whose grace period is over at `now`.
     async fn due_for_erasure(&self, now: Timestamp, limit: u32) -> Result<Vec<Tenant>>;
-    /// Erases a tenant and every row of its own in all tables, in one transaction.
-    async fn erase(&self, id: &TenantId) -> Result<()>;
+    /// Erases a tenant and every row of its own in all tables, and writes the entry that `proof` makes of what was erased
+    /// into the platform's audit log, in one transaction. Returns whether there was anything to erase.
+    async fn erase(&self, id: &TenantId, proof: &Proof<'_>) -> Result<bool>;
 }
+
+/// How many rows of each table were erased.
+pub type Erased = std::collections::BTreeMap<String, u64>;
+
+/// Makes an entry of an audit log of what was erased. May be asked more than once.
+pub type Proof<'a> = dyn Fn(&Erased) -> Result<NewEntry> + Send + Sync + 'a;
 
 /// People.
 #[async_trait]
@@ -234,6 +246,11 @@ pub trait AuditLog: Send + Sync {
     async fn append(&self, entry: &NewEntry) -> Result<Entry>;
     /// The newest first; its cursor is an entry's `seq`.
     async fn list(&self, page: &PageRequest) -> Result<Page<Entry>>;
+    /// The newest entry of this action on this target.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn find(&self, action: &str, target: &str) -> Result<Entry>;
 }
 
 /// The bot of one tenant.
@@ -415,6 +432,64 @@ pub trait Search: Send + Sync {
     async fn forget(&self, since: &MessageId) -> Result<()>;
     /// Forgets all blocks with nothing but messages before `before`.
     async fn forget_before(&self, before: &str) -> Result<()>;
+}
+
+/// What one tenant has kept for too long: deleted in batches, the oldest first. Where a text stands for an id, whatever
+/// sorts like one will do.
+#[async_trait]
+pub trait Retention: Send + Sync {
+    /// Deletes at most `limit` messages before `before`, but for those that are still to be answered. Returns how many.
+    async fn delete_messages(&self, before: &str, limit: u32) -> Result<u64>;
+    /// Deletes at most `limit` closed sessions without messages in which nothing happened since `before`. Returns how
+    /// many.
+    async fn delete_sessions(&self, before: Timestamp, limit: u32) -> Result<u64>;
+    /// At most `limit` attachments before `before`, the oldest first.
+    async fn attachments(&self, before: &str, limit: u32) -> Result<Vec<AttachmentId>>;
+    /// Forgets an attachment, whose content is gone already.
+    async fn delete_attachment(&self, id: &AttachmentId) -> Result<()>;
+    /// At most `limit` sessions of an end user, on whatever channel.
+    async fn end_user_sessions(&self, end_user: &str, limit: u32) -> Result<Vec<SessionId>>;
+    /// The oldest message of a session, and the attachments of all of them.
+    async fn session_content(&self, id: &SessionId) -> Result<(Option<MessageId>, Vec<AttachmentId>)>;
+    /// Deletes a session with all its messages. Returns how many they were.
+    async fn delete_session(&self, id: &SessionId) -> Result<u64>;
+}
+
+/// Exports of one tenant, and what they read that nobody else does.
+#[async_trait]
+pub trait Exports: Send + Sync {
+    /// Stores a new one, which waits.
+    async fn insert(&self, export: &Export) -> Result<()>;
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn get(&self, id: &ExportId) -> Result<Export>;
+    /// At most `limit`, the newest first.
+    async fn list(&self, limit: u32) -> Result<Vec<Export>>;
+    /// Forgets one.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn delete(&self, id: &ExportId) -> Result<()>;
+    /// Begins one that was begun `attempts` times before. Returns whether nobody else did: then whoever asks has the
+    /// number `attempts + 1`.
+    async fn claim(&self, id: &ExportId, attempts: i64, now: Timestamp) -> Result<bool>;
+    /// Notes how far it is. Returns whether it is still the one with the number `attempt`.
+    async fn progress(&self, id: &ExportId, attempt: i64, done: u64, total: u64, now: Timestamp) -> Result<bool>;
+    /// Ends it: with the size and the SHA-256 of its archive, or with the reason why there is none. Returns whether it
+    /// was still the one with the number `attempt`.
+    async fn finish(
+        &self,
+        id: &ExportId,
+        attempt: i64,
+        outcome: Result<(u64, String), String>,
+        now: Timestamp,
+    ) -> Result<bool>;
+    /// Messages and attachments of the tenant, counted.
+    async fn total(&self) -> Result<u64>;
+    /// At most `limit` messages of the tenant after `after`, the oldest first.
+    async fn messages(&self, after: Option<&MessageId>, limit: u32) -> Result<Vec<Message>>;
+    /// The same of its attachments.
+    async fn attachments(&self, after: Option<&AttachmentId>, limit: u32) -> Result<Vec<Attachment>>;
 }
 
 /// Attachments of one tenant.
@@ -614,6 +689,16 @@ pub trait System: Send + Sync {
     async fn delete_deliveries(&self, before: Timestamp, limit: u32) -> Result<u64>;
     /// Deletes at most `limit` events from before `before`. Returns how many.
     async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<u64>;
+    /// Makes room for the messages of the month of `moment`, where the database wants that and there is none. Returns
+    /// whether it did.
+    async fn make_message_month(&self, moment: Timestamp) -> Result<bool>;
+    /// Drops the months of messages that end before `before`, an id or what sorts like one, whosever they are. Returns
+    /// how many.
+    async fn drop_message_months(&self, before: &str) -> Result<u64>;
+    /// At most `limit` exports that wait, or came no further since `abandoned_before`, each with how often it was begun.
+    async fn open_exports(&self, abandoned_before: Timestamp, limit: u32) -> Result<Vec<(Export, i64)>>;
+    /// At most `limit` exports whose time is over.
+    async fn expired_exports(&self, now: Timestamp, limit: u32) -> Result<Vec<Export>>;
     /// Deletes at most `limit` answers kept under an `Idempotency-Key` since before `before`. Returns how many.
     async fn delete_idempotency(&self, before: Timestamp, limit: u32) -> Result<u64>;
 }

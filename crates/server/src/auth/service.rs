@@ -169,6 +169,14 @@ impl Service {
         Ok(())
     }
 
+    /// Signs a statement of ours, which `kind` names, for anybody to verify with [`Service::jwks`]: a JWS. It is no token.
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub fn attest(&self, kind: &str, claims: &serde_json::Value) -> Result<String> {
+        self.tokens.attest(kind, claims)
+    }
+
     /// The public halves of the keys that sign our tokens.
     #[must_use]
     pub fn jwks(&self) -> Jwks {

@@ -86,6 +86,16 @@ impl Tokens {
         Ok(token.into())
     }
 
+    /// A signed statement, which nobody takes for a token: it has neither an audience nor an end.
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub fn attest(&self, kind: &str, claims: &serde_json::Value) -> Result<String> {
+        let key = self.keys.first().ok_or_else(|| Error::internal("there is no key to sign statements with"))?;
+        let header = Header { kid: Some(key.kid.clone()), typ: Some(kind.to_owned()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, claims, &key.encoding).map_err(Error::internal)
+    }
+
     /// What a token says, if it is one of ours and still good at `now`.
     #[must_use]
     pub fn verify(&self, token: &str, now: Timestamp) -> Option<Claims> {

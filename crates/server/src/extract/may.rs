@@ -27,6 +27,6 @@ may! {
     MemberRead MemberManage InvitationManage ApiKeyManage AuditRead UsageRead LimitsRead
     InstanceRead InstanceOperate InstanceConfigure InstanceOpen ChannelRead ChannelManage
     SessionRead SessionWrite MessageRead MessageWrite AttachmentRead AttachmentWrite BlocklistManage EventRead
-    WebhookManage
+    WebhookManage EndUserErase TenantExport TenantErase
     FleetRead PlatformAuditRead
 }

@@ -10,7 +10,7 @@ const ABOUT: &str = "astrfleet hosts an AstrBot for each tenant. Errors are prob
      `code`. Lists come in pages: `limit`, `cursor`, `next_cursor`. A POST with an `Idempotency-Key` is done once. \
      `RateLimit` says how many requests are left.";
 
-const TAGS: [(&str, &str); 18] = [
+const TAGS: [(&str, &str); 19] = [
     ("auth", "Log in, stay logged in, log out. Tokens are signed with the keys of `/.well-known/jwks.json`."),
     ("users", "People, for platform administrators."),
     ("tenants", "Whom the bots belong to: their plan, their limits, their use."),
@@ -24,6 +24,7 @@ const TAGS: [(&str, &str); 18] = [
     ("blocklist", "End users whom a tenant does not want to hear from."),
     ("events", "What happens in a tenant's conversations, as it does."),
     ("webhooks", "A tenant's own systems, which are told of it: signed, tried again, in order."),
+    ("exports", "Everything that is stored of a tenant, as an archive."),
     ("audit", "Who did what, each entry chained to the one before by its hash."),
     ("fleet", "All bots, for platform administrators."),
     ("bridge", "What the bridge in every bot asks about messages of IM channels."),

@@ -43,6 +43,7 @@ pub(in crate::manager) fn tenant(status: Status) -> Tenant {
         plan: "free".to_owned(),
         status,
         erase_at: None,
+        retention_days: None,
         created_at: Timestamp::default(),
         updated_at: Timestamp::default(),
         version: 1,

@@ -1,17 +1,15 @@
 //! Loop `tenant.erase_due`: erases tenants whose grace period is over. First the bot with its data, which is the
-//! manager's; then attachments; then every row. Each run takes what the one before left.
+//! manager's; then files; then every row, together with the proof of it. Each run takes what the one before left.
 
 use std::time::Duration;
 
 use astrfleet_core::{
     Error, Result,
     instance::{Desired, Instance, Observed},
-    policy::Action,
     tenant::Tenant,
 };
-use serde_json::json;
 
-use crate::{app::App, auth::SYSTEM, loops::Loop, problem::chain};
+use crate::{app::App, loops::Loop, problem::chain, rights};
 
 /// Tenants of one run, at the most.
 const BATCH: u32 = 100;
@@ -42,7 +40,7 @@ async fn run(app: &App) -> Result<u64> {
 }
 
 async fn erase(app: &App, tenant: &Tenant) -> Result<bool> {
-    match app.store.instances(&tenant.id).get().await {
+    let bot = match app.store.instances(&tenant.id).get().await {
         Ok(instance) if instance.desired != Desired::Deleted => {
             // Whoever resumed it just now has made this version an old one.
             match app.store.tenants().update(tenant).await {
@@ -50,20 +48,19 @@ async fn erase(app: &App, tenant: &Tenant) -> Result<bool> {
                 outcome => outcome?,
             };
             app.tenant.want(&tenant.id, Desired::Deleted).await?;
-            Ok(true)
+            return Ok(true);
         }
-        Ok(instance) if !is_gone(&instance) => Ok(false),
-        Ok(_) | Err(Error::NotFound { .. }) => {
-            app.blobs.delete_all(&format!("{}/", tenant.id)).await?;
-            app.store.tenants().erase(&tenant.id).await?;
-            app.tenant.changed(&tenant.id);
-            let detail = json!({"erased": tenant.name});
-            app.auth.audit_as(SYSTEM, None, Action::TenantDelete, tenant.id.as_str(), detail).await?;
-            tracing::info!(tenant_id = %tenant.id, "a tenant was erased");
-            Ok(true)
-        }
-        Err(error) => Err(error),
+        Ok(instance) if !is_gone(&instance) => return Ok(false),
+        Ok(instance) => Some(instance.id),
+        Err(Error::NotFound { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let erased = rights::erase_tenant(app, tenant, bot.as_ref()).await?;
+    app.tenant.changed(&tenant.id);
+    if erased {
+        tracing::info!(tenant_id = %tenant.id, "a tenant was erased");
     }
+    Ok(erased)
 }
 
 fn is_gone(instance: &Instance) -> bool {

@@ -17,6 +17,8 @@ use crate::{config::seconds, stale::again_while_stale};
 
 /// How often a tenant is tried to be changed that somebody else changes at the same moment.
 const TRIES: usize = 5;
+/// The longest time for which messages are kept, where it is not for good.
+const RETENTION_DAYS_MAX: u32 = 36_500;
 /// The longest name for people, in characters.
 const NAME_MAX: usize = 100;
 
@@ -41,6 +43,8 @@ pub struct TenantChange {
     pub email: Option<String>,
     /// A plan of the configuration.
     pub plan: Option<String>,
+    /// Days for which messages are kept; 0: as the plan says.
+    pub retention_days: Option<u32>,
 }
 
 impl Service {
@@ -66,6 +70,7 @@ impl Service {
             plan: self.known_plan(new.plan.unwrap_or_else(|| self.base.config.tenant.default_plan.clone()))?,
             status: Status::Active,
             erase_at: None,
+            retention_days: None,
             created_at: now,
             updated_at: now,
             version: 1,
@@ -116,9 +121,17 @@ impl Service {
             Some(given) => self.known_plan(given)?,
             None => tenant.plan.clone(),
         };
+        let retention_days = match change.retention_days {
+            Some(0) => None,
+            Some(days @ 1..=RETENTION_DAYS_MAX) => Some(days),
+            Some(_) => {
+                return Err(Error::invalid("retention_days", format!("must be 0 to {RETENTION_DAYS_MAX}")));
+            }
+            None => tenant.retention_days,
+        };
         let updated_at = self.base.clock.now();
-        let stored =
-            self.base.store.tenants().update(&Tenant { display_name, email, plan, updated_at, ..tenant }).await?;
+        let changed = Tenant { display_name, email, plan, retention_days, updated_at, ..tenant };
+        let stored = self.base.store.tenants().update(&changed).await?;
         self.changed(&stored.id);
         Ok(stored)
     }

@@ -7,7 +7,11 @@ use astrfleet_core::{Error, Result, id::TenantId, plan::Plan, ports::BusEvent, t
 use futures_util::StreamExt;
 use moka::sync::Cache;
 
-use crate::{app::Base, changes::Changes, rights::Blocked};
+use crate::{
+    app::Base,
+    changes::Changes,
+    rights::{Blocked, ExportWake},
+};
 
 /// How long a tenant is believed to be as it was, where no change was heard of.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -21,6 +25,8 @@ pub struct Service {
     pub(crate) base: Arc<Base>,
     /// Whom tenants do not want to hear from.
     pub(crate) blocked: Blocked,
+    /// Wakes whoever writes exports.
+    pub(crate) export_wake: ExportWake,
     changes: Changes,
     found: Cache<Box<str>, (Arc<Tenant>, Timestamp)>,
 }
@@ -30,7 +36,13 @@ impl Service {
     #[must_use]
     pub fn new(base: Arc<Base>) -> Self {
         let found = Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(REMEMBERED).build();
-        Self { base, blocked: Blocked::default(), changes: Changes::new(REMEMBERED), found }
+        Self {
+            base,
+            blocked: Blocked::default(),
+            export_wake: ExportWake::default(),
+            changes: Changes::new(REMEMBERED),
+            found,
+        }
     }
 
     /// The tenant of this id or name. Remembered for a few seconds; changes come at once over the bus.

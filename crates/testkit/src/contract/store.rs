@@ -53,6 +53,8 @@ pub async fn all(store: &dyn Store) {
     super::attachments::all(store, &make).await;
     super::blocklist::all(store, &make).await;
     super::search::all(store, &make).await;
+    super::retention::all(store, &make).await;
+    super::exports::all(store, &make).await;
     super::usage::all(store, &make).await;
     super::budgets::all(store, &make).await;
     super::system::all(store, &make).await;
@@ -107,6 +109,7 @@ impl Make {
             plan: "standard".to_owned(),
             status: Status::Active,
             erase_at: None,
+            retention_days: None,
             created_at: NOW,
             updated_at: NOW,
             version: 1,

@@ -1,19 +1,20 @@
 //! What a store has to do with tenants.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use astrfleet_core::{
     Error,
+    audit::NewEntry,
     id::{EventId, TenantId, UserId},
     page::PageRequest,
     policy::Role,
-    ports::{Begun, NewDelivery, Store},
+    ports::{Accepted, Begun, Erased, NewDelivery, NewMessage, Store},
     tenant::{Event, Tenant},
 };
 
 use super::{
-    api_keys, attachments, audit, blocklist, budgets, invitations,
-    messages::{accepted, message},
+    api_keys, attachments, audit, blocklist, budgets, exports, invitations,
+    messages::message,
     search,
     sessions::stored_session,
     store::{Make, NOW},
@@ -110,8 +111,19 @@ async fn erasure(store: &dyn Store, make: &Make) {
     assert_eq!(found, ["erased-first", "erased-second"], "the longest due first, the moment included");
     assert_eq!(due(1).await.unwrap().len(), 1);
 
-    tenants.erase(&ids[0]).await.unwrap();
-    tenants.erase(&ids[0]).await.unwrap();
+    let before = store.audit(None).list(&PageRequest::first()).await.unwrap().items.len();
+    let erased = erase(store, make, &ids[0]).await.unwrap();
+    for table in ["tenants", "messages", "sessions", "attachments", "usage_records", "api_keys", "blocklist", "exports"]
+    {
+        assert_eq!(erased[table], 1, "{table}: {erased:?}");
+    }
+    assert_eq!(erase(store, make, &ids[0]).await, None);
+    let log = store.audit(None).list(&PageRequest::first()).await.unwrap().items;
+    assert_eq!(log.len(), before + 1, "the proof stands in the log, once");
+    assert_eq!((log[0].action.as_str(), log[0].target.as_str()), ("tenant.erase", ids[0].as_str()));
+    assert_eq!(store.audit(None).find("tenant.erase", ids[0].as_str()).await.unwrap(), log[0]);
+    let none = store.audit(None).find("tenant.erase", ids[1].as_str()).await;
+    assert!(matches!(none, Err(Error::NotFound { what: "audit entry" })));
     assert!(matches!(tenants.get(&ids[0]).await, Err(Error::NotFound { what: "tenant" })), "twice is once");
     assert_eq!(store.members(&ids[0]).list(&PageRequest::first()).await.unwrap().items, []);
     assert_eq!(store.api_keys(&ids[0]).list(&PageRequest::first()).await.unwrap().items, []);
@@ -119,6 +131,18 @@ async fn erasure(store: &dyn Store, make: &Make) {
     assert_eq!(store.members(&ids[1]).list(&PageRequest::first()).await.unwrap().items.len(), 1, "another's stay");
     assert_eq!(store.api_keys(&ids[1]).list(&PageRequest::first()).await.unwrap().items.len(), 1);
     assert_eq!(store.audit(Some(&ids[1])).list(&PageRequest::first()).await.unwrap().items.len(), 1);
+}
+
+/// Erases a tenant. Returns how many rows of each table; none where there was no tenant.
+pub async fn erase(store: &dyn Store, make: &Make, tenant: &TenantId) -> Option<Erased> {
+    let seen = Mutex::new(None);
+    let proof = |erased: &Erased| {
+        *seen.lock().unwrap() = Some(erased.clone());
+        Ok(NewEntry { target: tenant.to_string(), ..audit::entry(make, None, "tenant.erase") })
+    };
+    let erased = store.tenants().erase(tenant, &proof).await.unwrap();
+    assert_eq!(erased, seen.lock().unwrap().is_some());
+    seen.into_inner().unwrap()
 }
 
 /// Puts a row of `tenant` into every table that has rows of tenants.
@@ -133,7 +157,11 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
 
     let session = stored_session(store, make, tenant, "ada").await;
     let asked = message(make, &session);
-    accepted(store, &asked).await;
+    // With a key: it is taken in a table beside the messages.
+    let idempotency = Some(("fill".to_owned(), [7; 32]));
+    let new = NewMessage { message: asked.clone(), idempotency };
+    assert_eq!(store.messages(tenant).accept(new).await.unwrap(), Accepted::New);
+    store.exports(tenant).insert(&exports::export(make, tenant, NOW)).await.unwrap();
     let attachment = attachments::attachment(make.ids.attachment(), tenant, 1);
     store.attachments(tenant).insert(&attachment).await.unwrap();
     store.blocklist(tenant).put(&blocklist::block(make, None, "mallory", None)).await.unwrap();

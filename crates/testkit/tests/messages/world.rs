@@ -190,6 +190,7 @@ impl World {
             plan: "free".to_owned(),
             status: Status::Active,
             erase_at: None,
+            retention_days: None,
             created_at: now,
             updated_at: now,
             version: 1,

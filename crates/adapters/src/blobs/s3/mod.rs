@@ -71,6 +71,8 @@ pub struct S3Settings {
     pub encryption: Encryption,
     /// Authorities to trust in PEM, besides those of the system.
     pub ca_pem: Option<Vec<u8>>,
+    /// Whether addresses of it may be given away: whoever downloads has to reach it too.
+    pub presign: bool,
     /// How long nothing may come before a request is given up.
     pub timeout: Duration,
 }
@@ -78,6 +80,7 @@ pub struct S3Settings {
 /// Stores in one bucket.
 pub struct S3Blobs {
     store: Arc<AmazonS3>,
+    presign: bool,
 }
 
 impl S3Blobs {
@@ -114,7 +117,7 @@ impl S3Blobs {
             Encryption::Kms(key) => builder = builder.with_sse_kms_encryption(key),
         }
         let store = builder.build().map_err(|error| Error::invalid("blobs", error.to_string()))?;
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self { store: Arc::new(store), presign: settings.presign })
     }
 
     /// Writes, reads and deletes something small, as what is configured will be used.
@@ -191,6 +194,10 @@ impl Blobs for S3Blobs {
     async fn presigned(&self, key: &str, ttl: Duration) -> Result<Option<SecretString>> {
         if ttl < Duration::from_secs(1) || ttl > PRESIGNED_MAX {
             return Err(Error::invalid("ttl", "an address lives for one second to seven days"));
+        }
+        if !self.presign {
+            object(key)?;
+            return Ok(None);
         }
         // Whatever the object says it is, a browser saves it and does not show it.
         let as_file = SignedUrlOptions::default().with_query([("response-content-disposition", "attachment")]);

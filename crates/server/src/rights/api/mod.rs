@@ -1,7 +1,14 @@
 //! One endpoint a file.
 
 mod block;
+mod delete_export;
+mod download_export;
+mod erase_end_user;
+mod erasure;
+mod get_export;
 mod list_blocks;
+mod list_exports;
+mod request_export;
 mod search;
 mod unblock;
 
@@ -15,4 +22,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_blocks::handler, block::handler))
         .routes(routes!(unblock::handler))
         .routes(routes!(search::handler))
+        .routes(routes!(list_exports::handler, request_export::handler))
+        .routes(routes!(get_export::handler, delete_export::handler))
+        .routes(routes!(download_export::handler))
+        .routes(routes!(erase_end_user::handler))
+        .routes(routes!(erasure::handler))
 }

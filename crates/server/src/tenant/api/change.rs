@@ -25,6 +25,10 @@ pub(super) struct TenantPatch {
     email: Option<String>,
     /// A plan of the configuration. Platform administrators alone.
     plan: Option<String>,
+    /// Days for which messages, their files and closed sessions are kept; what is older is deleted. No more than the plan
+    /// has. 0: as the plan says.
+    #[schema(maximum = 36500)]
+    retention_days: Option<u32>,
 }
 
 /// Change a tenant
@@ -56,8 +60,8 @@ pub(super) async fn handler(
     let tenant = app.tenant.current(&of.tenant).await?;
     seen.check("tenant", tenant.version)?;
     let detail = json!({"changed": &patch});
-    let TenantPatch { display_name, email, plan } = patch;
-    let tenant = app.tenant.change(tenant, TenantChange { display_name, email, plan }).await?;
+    let TenantPatch { display_name, email, plan, retention_days } = patch;
+    let tenant = app.tenant.change(tenant, TenantChange { display_name, email, plan, retention_days }).await?;
     app.auth.audit(&of.caller, Some(&tenant.id), Action::TenantUpdate, tenant.id.as_str(), detail).await?;
     Ok((etag(tenant.version), Json(tenant)))
 }

@@ -77,8 +77,11 @@ pub(super) async fn handler(
 ) -> Result<impl IntoResponse, Problem> {
     let TenantRequest { name, email, display_name, plan } = request;
     let (tenant, instance) = app.tenant.create(NewTenant { name, email, display_name, plan }).await?;
+    let (target, action) = (tenant.id.as_str(), Action::TenantCreate);
     let detail = json!({"name": tenant.name, "email": tenant.email, "plan": tenant.plan});
-    super::audit_both(&app, &by.caller, &tenant.id, Action::TenantCreate, detail).await?;
+    app.auth.audit(&by.caller, Some(&tenant.id), action, target, detail).await?;
+    // The platform's own log outlives the tenant: it does not say who they are.
+    app.auth.audit(&by.caller, None, action, target, json!({"plan": tenant.plan})).await?;
     let instance = CreatedInstance {
         id: instance.id,
         desired: instance.desired,

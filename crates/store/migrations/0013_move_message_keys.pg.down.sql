@@ -1,0 +1,1 @@
+-- What was moved is dropped by the step before this one.
