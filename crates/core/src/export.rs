@@ -7,6 +7,34 @@ use crate::{
     time::Timestamp,
 };
 
+/// Which table of a store goes into which files of an archive. With [`LEFT_OUT`], these are all that have rows of tenants.
+pub const TAKEN_IN: &[(&str, &str)] = &[
+    ("api_keys", "api_keys"),
+    ("attachments", "attachments"),
+    ("audit_log", "audit"),
+    ("blocklist", "blocklist"),
+    ("invitations", "invitations"),
+    ("members", "members"),
+    ("messages", "messages"),
+    ("sessions", "sessions"),
+    ("usage_records", "usage"),
+    ("webhooks", "webhooks"),
+];
+/// Which do not, and why: the manifest says so.
+pub const LEFT_OUT: &[(&str, &str)] = &[
+    ("audit_heads", "the end of the audit log's chain: its last entry has it"),
+    ("budget_accounts", "counted from messages and usage"),
+    ("budget_leases", "what processes may spend of the rest for some seconds"),
+    ("event_heads", "the number of the last event"),
+    ("events", "kept for some days, and told of messages and sessions, which are here"),
+    ("exports", "archives like this one"),
+    ("instances", "how far the bot is: of its content, its channels are here"),
+    ("message_keys", "which Idempotency-Keys and messages of IM channels were seen"),
+    ("quota_notices", "what the audit log says"),
+    ("search_blocks", "made of the messages"),
+    ("webhook_deliveries", "kept for some days: what receivers answered to events"),
+];
+
 /// Where an export is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

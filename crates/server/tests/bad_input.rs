@@ -39,7 +39,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("POST /api/v1/users", json!({"email": "eve@example.com", "password": PASSWORD, "display_name": "Eve"})),
         ("PATCH /api/v1/users/{user}", json!({"display_name": "Eve", "disabled": false, "password": PASSWORD})),
         ("POST /api/v1/tenants", json!({"name": "initech", "email": "eve@example.com", "display_name": "Initech"})),
-        ("PATCH /api/v1/tenants/{tenant}", json!({"display_name": "Acme", "plan": "free"})),
+        ("PATCH /api/v1/tenants/{tenant}", json!({"display_name": "Acme", "plan": "free", "retention_days": 7})),
         ("PUT /api/v1/tenants/{tenant}/members/{user}", json!({"role": "viewer"})),
         ("POST /api/v1/tenants/{tenant}/invitations", json!({"email": "eve@example.com", "role": "viewer"})),
         ("POST /api/v1/tenants/{tenant}/api-keys", json!({"name": "shop", "scopes": ["chat"]})),
@@ -130,6 +130,8 @@ impl Operation {
                 (_, "delivery") => format!("dlv_{zeros}"),
                 (_, "invitation") => format!("inv_{zeros}"),
                 (_, "block") => format!("blk_{zeros}"),
+                (_, "export") => format!("exp_{zeros}"),
+                (_, "end_user") => "nobody".to_owned(),
                 (_, "channel") => "none".to_owned(),
                 (_, unknown) => panic!("{}: {unknown} is a parameter that this test does not know", self.name),
             };
@@ -401,6 +403,10 @@ async fn paths_that_lead_elsewhere_lead_nowhere() {
     ];
     for operation in operations() {
         for name in operation.parameters("path") {
+            // Most of them may be somebody's name.
+            if name == "end_user" {
+                continue;
+            }
             for trick in tricks {
                 let path = operation.path_with(&tenant, Some((&name, trick)));
                 let bodies = bodies();

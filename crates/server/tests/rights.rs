@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use astrfleet_core::{
     blocklist::Block,
-    id::{Ids, SessionId},
-    message::{Author, Message, State},
+    bridge::Arrival,
+    export::{LEFT_OUT, TAKEN_IN},
+    id::SessionId,
+    message::{Author, Message, Sender, State},
     policy::Role,
-    ports::{BusEvent, NewMessage, Store},
+    ports::{BusEvent, Inbound, NewMessage, Store},
+    session::{Session, State as SessionState},
     tenant::Tenant,
 };
 use astrfleet_server::tenant::TenantChange;
@@ -26,6 +29,27 @@ async fn session(app: &TestApp, caller: &Caller, end_user: &str, channel: &str) 
 
 async fn says(app: &TestApp, caller: &Caller, session: &str, text: &str) -> Answer {
     app.post(caller, &format!("/tenants/acme/sessions/{session}/messages?wait=0"), json!({"text": text})).await
+}
+
+/// What somebody wrote, and was answered long ago: as many as wanted, whatever waits for the bot.
+async fn said(app: &TestApp, tenant: &Tenant, session: &SessionId, text: String) {
+    let now = app.app.clock.now();
+    let message = Message {
+        id: app.app.ids.message(),
+        tenant_id: tenant.id.clone(),
+        session_id: session.clone(),
+        author: Author::User,
+        sender: None,
+        text,
+        attachments: Vec::new(),
+        state: State::Done,
+        reply_to: None,
+        failure: None,
+        usage: None,
+        created_at: now,
+        updated_at: now,
+    };
+    app.store.messages(&tenant.id).accept(NewMessage { message, idempotency: None }).await.unwrap();
 }
 
 /// One run of a loop.
@@ -169,25 +193,7 @@ async fn a_long_history_is_searched_by_its_index_and_what_is_new_without() {
     let tenant = app.tenant("acme").await;
     let agent = app.member(&tenant, Role::Agent).await;
     let session = SessionId::parse(&session(&app, &agent, "ada", "api").await).unwrap();
-    let ids = Ids::new(app.app.ports.clock.clone(), app.app.ports.rng.clone());
-    let say = async |text: String| {
-        let message = Message {
-            id: ids.message(),
-            tenant_id: tenant.id.clone(),
-            session_id: session.clone(),
-            author: Author::User,
-            sender: None,
-            text,
-            attachments: Vec::new(),
-            state: State::Done,
-            reply_to: None,
-            failure: None,
-            usage: None,
-            created_at: app.app.clock.now(),
-            updated_at: app.app.clock.now(),
-        };
-        app.store.messages(&tenant.id).accept(NewMessage { message, idempotency: None }).await.unwrap();
-    };
+    let say = async |text: String| said(&app, &tenant, &session, text).await;
     for number in 0..2_600 {
         let text = match number {
             7 | 1_500 => format!("退款 number {number}"),
@@ -261,17 +267,58 @@ async fn file(app: &TestApp, tenant: &Tenant, content: &'static [u8]) -> astrfle
     app.app.message.keep_file(tenant, "a.txt", Some("text/plain"), stream).await.unwrap()
 }
 
+/// What `sender` wrote in a conversation of an IM channel.
+async fn brought(app: &TestApp, tenant: &Tenant, umo: &str, number: &str, sender: &str) -> Message {
+    let now = app.app.clock.now();
+    let session = Session {
+        id: app.app.ids.session(),
+        tenant_id: tenant.id.clone(),
+        end_user: umo.rsplit(':').next().unwrap().to_owned(),
+        channel: "tg1".to_owned(),
+        umo: Some(umo.to_owned()),
+        state: SessionState::Bot,
+        close_reason: None,
+        metadata: json!({}),
+        generation: 0,
+        created_at: now,
+        last_active_at: now,
+        version: 1,
+    };
+    let message = Message {
+        id: app.app.ids.message(),
+        tenant_id: tenant.id.clone(),
+        session_id: session.id.clone(),
+        author: Author::User,
+        sender: Some(Box::new(Sender { id: sender.to_owned(), name: "somebody".to_owned() })),
+        text: format!("{sender} writes {number}"),
+        attachments: Vec::new(),
+        state: State::Delivering,
+        reply_to: None,
+        failure: None,
+        usage: None,
+        created_at: now,
+        updated_at: now,
+    };
+    let platform_id = format!("in {umo} {number}");
+    let inbound =
+        Inbound { message, session, platform_id, delivery: "1-a".to_owned(), start: 1, arrival: Arrival::Overheard };
+    app.store.bridge(&tenant.id).take_in(inbound).await.unwrap().message
+}
+
 #[tokio::test]
 async fn an_export_has_everything_but_secrets_and_expires() {
     let app = TestApp::new().await;
     let tenant = app.tenant("acme").await;
     let owner = app.member(&tenant, Role::Owner).await;
     app.api_key(&tenant, &[astrfleet_core::api_key::Scope::Chat]).await;
-    let session = session(&app, &owner, "小明", "api").await;
+    let session = SessionId::parse(&session(&app, &owner, "小明", "api").await).unwrap();
     for number in 0..300 {
-        says(&app, &owner, &session, &format!("订单 {number}")).await.expect(202);
+        said(&app, &tenant, &session, format!("订单 {number}")).await;
     }
+    brought(&app, &tenant, "tg1:GroupMessage:42", "1", "7").await;
     let kept = file(&app, &tenant, b"content of a file").await;
+    let webhook = json!({"url": "https://93.184.215.14/told", "description": "ours"});
+    let secret = app.post(&owner, "/tenants/acme/webhooks", webhook).await.expect(201).json["secret"].clone();
 
     let asked = app.post(&owner, "/tenants/acme/exports", json!({})).await.expect(202);
     let path = asked.header("location").strip_prefix("/api/v1").unwrap().to_owned();
@@ -282,7 +329,7 @@ async fn an_export_has_everything_but_secrets_and_expires() {
     let done = app.get(&owner, &path).await.expect(200);
     assert_eq!(
         (&done.json["state"], &done.json["done"], &done.json["total"]),
-        (&json!("done"), &json!(301), &json!(301))
+        (&json!("done"), &json!(302), &json!(302))
     );
 
     let request = axum::http::Request::builder().uri(format!("/api/v1{path}/archive"));
@@ -301,17 +348,26 @@ async fn an_export_has_everything_but_secrets_and_expires() {
     for file in listed {
         assert_eq!(file["sha256"], sha256(&files[file["name"].as_str().unwrap()]), "{file}");
     }
-    for (kind, count) in
-        [("messages", 300), ("sessions", 1), ("members", 1), ("api_keys", 1), ("attachments", 1), ("files", 1)]
-    {
+    let counts =
+        [("messages", 301), ("sessions", 2), ("members", 1), ("attachments", 1), ("files", 1), ("webhooks", 1)];
+    for (kind, count) in counts {
         assert_eq!(manifest["counts"][kind], count, "{kind}");
     }
+    for (table, name) in TAKEN_IN {
+        assert!(manifest["counts"][name].is_u64(), "{table} is said to be in {name}");
+    }
+    assert_eq!(manifest["left_out"].as_object().unwrap().len(), LEFT_OUT.len(), "{}", manifest["left_out"]);
     let messages = String::from_utf8(files["messages/000001.jsonl"].clone()).unwrap();
     let first: Value = serde_json::from_str(messages.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["text"], messages.lines().count()), (&json!("订单 0"), 300));
+    assert_eq!((&first["text"], messages.lines().count()), (&json!("订单 0"), 301));
+    let last: Value = serde_json::from_str(messages.lines().last().unwrap()).unwrap();
+    assert_eq!(last["sender"], json!({"id": "7", "name": "somebody"}));
+    assert!(String::from_utf8_lossy(&files["sessions/000001.jsonl"]).contains("tg1:GroupMessage:42"));
+    assert!(String::from_utf8_lossy(&files["webhooks/000001.jsonl"]).contains("93.184.215.14"));
     assert_eq!(files[&format!("files/{}", kept.id)], b"content of a file");
     let whole: Vec<u8> = files.into_values().flatten().collect();
-    assert!(!String::from_utf8_lossy(&whole).contains("argon2"), "no password");
+    let whole = String::from_utf8_lossy(&whole);
+    assert!(!whole.contains("argon2") && !whole.contains(secret.as_str().unwrap()), "no password and no secret");
     let key = format!("{}/exports/{}.tar.zst", tenant.id, asked.json["id"].as_str().unwrap());
     assert!(app.app.blobs.get(&key).await.is_ok());
 
@@ -387,6 +443,28 @@ async fn what_is_older_than_the_tenant_wants_is_deleted() {
     );
 }
 
+#[tokio::test]
+async fn what_was_told_is_kept_no_longer_than_what_was_said() {
+    let app = TestApp::new().await;
+    let tenant = app.tenant("acme").await;
+    let agent = app.member(&tenant, Role::Agent).await;
+    let old = session(&app, &agent, "ada", "api").await;
+    app.post(&agent, &format!("/tenants/acme/sessions/{old}/close"), json!({})).await.expect(200);
+    app.advance(Duration::from_hours(48));
+    let agent = app.log_in(agent.user.unwrap()).await;
+    session(&app, &agent, "eve", "api").await;
+    let told = async || {
+        let events = app.store.events(&tenant.id).after(0, None, 99).await.unwrap();
+        events.iter().map(|event| event.data["session"]["end_user"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, ["ada", "ada", "eve"]);
+    let current = app.store.tenants().get(&tenant.id).await.unwrap();
+    let change = TenantChange { retention_days: Some(1), ..TenantChange::default() };
+    app.app.tenant.change(current, change).await.unwrap();
+    assert_eq!(run(&app, "rights.retain").await, 3, "two events and a session");
+    assert_eq!(told().await, ["eve"]);
+}
+
 /// What a statement says, if one of our published keys signed it.
 async fn verified(app: &TestApp, statement: &str) -> Value {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -411,24 +489,38 @@ async fn an_end_user_is_erased_with_all_they_said_and_nobody_else() {
     app.post(&admin, &format!("/tenants/acme/sessions/{here}/messages?wait=0"), body).await.expect(202);
     says(&app, &admin, &there, "mine too").await.expect(202);
     says(&app, &admin, &other, "not mine").await.expect(202);
+    let group = brought(&app, &tenant, "tg1:GroupMessage:42", "1", "小 明/1").await;
+    let of_another = brought(&app, &tenant, "tg1:GroupMessage:42", "2", "8").await;
+    let owner = app.member(&tenant, Role::Owner).await;
+    let export = app.post(&owner, "/tenants/acme/exports", json!({})).await.expect(202).json;
+    assert_eq!(run(&app, "rights.export").await, 1);
 
     let path = "/tenants/acme/end-users/%E5%B0%8F%20%E6%98%8E%2F1/erase";
     let erased = app.post(&admin, path, json!({})).await.expect(200);
     assert_eq!(
         (&erased.json["sessions"], &erased.json["messages"], &erased.json["attachments"]),
-        (&json!(2), &json!(2), &json!(1))
+        (&json!(2), &json!(3), &json!(1))
     );
     let said = verified(&app, erased.json["statement"].as_str().unwrap()).await;
-    assert_eq!(said["rows"], json!({"sessions": 2, "messages": 2, "attachments": 1}));
+    assert_eq!(said["rows"], json!({"sessions": 2, "messages": 3, "attachments": 1, "events": 5, "exports": 1}));
     assert_eq!((&said["sub"], &said["erased"]), (&json!(tenant.id), &json!("end_user")));
     assert_eq!(said["end_user_sha256"], sha256(format!("{}/小 明/1", tenant.id).as_bytes()));
     let left = app.get(&admin, "/tenants/acme/messages?q=mine").await.expect(200);
     assert_eq!(left.json["items"].as_array().unwrap().len(), 1);
     app.get(&admin, &format!("/tenants/acme/sessions/{here}")).await.expect(404);
     assert!(app.app.blobs.get(&content.blob_key()).await.is_err());
+    let messages = app.store.messages(&tenant.id);
+    assert!(messages.get(&group.id).await.is_err() && messages.get(&of_another.id).await.is_ok());
+    for event in app.store.events(&tenant.id).after(0, None, 99).await.unwrap() {
+        assert!(!event.data.to_string().contains("小 明"), "{event:?}");
+    }
+    app.get(&owner, &format!("/tenants/acme/exports/{}", export["id"].as_str().unwrap())).await.expect(404);
     let log = app.get(&admin, "/tenants/acme/audit-log").await.expect(200);
     assert_eq!(log.json["items"][0]["action"], "end_user.erase");
     assert!(!log.text.contains("小 明"), "the log does not say who it was");
+    for bad in ["%00", "a%0d%0ab", &"x".repeat(513)] {
+        app.post(&admin, &format!("/tenants/acme/end-users/{bad}/erase"), json!({})).await.expect(400);
+    }
     let nobody = app.post(&admin, "/tenants/acme/end-users/nobody/erase", json!({})).await.expect(200);
     assert_eq!(nobody.json["sessions"], 0);
 }

@@ -113,6 +113,11 @@ statements! {
 const INSERT_COLUMNS: usize = 13;
 /// What was added before stays.
 pub(crate) static INSERT_TEXTS: Texts = LazyLock::new(|| texts(INSERT.sql, INSERT_COLUMNS, "ON CONFLICT DO NOTHING"));
+/// The text for one delivery, for [`crate::texts`].
+pub(crate) fn text_of_one() -> (&'static str, String) {
+    (INSERT.name, INSERT_TEXTS[0].to_string())
+}
+
 /// Later than every id of a delivery: where a list that begins with the newest begins.
 const AFTER_ALL: &str = "dlv_g";
 

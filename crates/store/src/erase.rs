@@ -5,8 +5,10 @@ use crate::statement::{Statement, statements};
 
 statements! {
     "tenant";
+    /// Also answers that people got, where they speak of the tenant.
     ERASE_IDEMPOTENCY = "tenant.erase_idempotency",
-        "DELETE FROM idempotency WHERE owner IN (SELECT id FROM api_keys WHERE tenant_id = $1)";
+        "DELETE FROM idempotency WHERE owner IN (SELECT id FROM api_keys WHERE tenant_id = $1)
+            OR body LIKE '%' || $1 || '%'";
     ERASE_AUDIT_LOG = "tenant.erase_audit_log", "DELETE FROM audit_log WHERE log = $1";
     ERASE_AUDIT_HEADS = "tenant.erase_audit_heads", "DELETE FROM audit_heads WHERE log = $1";
     /// Before the events: whoever is about to write one waits for this, and then finds no tenant.
@@ -18,6 +20,11 @@ statements! {
     ERASE_USAGE = "tenant.erase_usage", "DELETE FROM usage_records WHERE tenant_id = $1";
     ERASE_SEARCH = "tenant.erase_search", "DELETE FROM search_blocks WHERE tenant_id = $1";
     ERASE_BLOCKLIST = "tenant.erase_blocklist", "DELETE FROM blocklist WHERE tenant_id = $1";
+    ERASE_DELIVERIES = "tenant.erase_deliveries", "DELETE FROM webhook_deliveries WHERE tenant_id = $1";
+    ERASE_WEBHOOKS = "tenant.erase_webhooks", "DELETE FROM webhooks WHERE tenant_id = $1";
+    ERASE_BUDGET_LEASES = "tenant.erase_budget_leases", "DELETE FROM budget_leases WHERE tenant_id = $1";
+    ERASE_BUDGETS = "tenant.erase_budgets", "DELETE FROM budget_accounts WHERE tenant_id = $1";
+    ERASE_NOTICES = "tenant.erase_notices", "DELETE FROM quota_notices WHERE tenant_id = $1";
     ERASE_EXPORTS = "tenant.erase_exports", "DELETE FROM exports WHERE tenant_id = $1";
     ERASE_API_KEYS = "tenant.erase_api_keys", "DELETE FROM api_keys WHERE tenant_id = $1";
     ERASE_INVITATIONS = "tenant.erase_invitations", "DELETE FROM invitations WHERE tenant_id = $1";

@@ -74,6 +74,11 @@ const _: () = assert!(TEXT_CHARS_MAX == 16_384);
 /// Tenants in [`NEWEST`].
 const TENANTS_AT_ONCE: usize = 32;
 
+/// The texts for one event, for [`crate::texts`].
+pub(crate) fn texts_of_one() -> [(&'static str, String); 2] {
+    [(HEAD.name, HEAD_TEXTS[0].to_string()), (INSERT.name, INSERT_TEXTS[0].to_string())]
+}
+
 /// An event that is to be written.
 pub(crate) struct Told {
     pub(crate) tenant: TenantId,

@@ -54,7 +54,8 @@ pub use db::{Db, PgRole, PgSettings, Statement};
 pub fn texts() -> BTreeMap<&'static str, String> {
     let mut texts: BTreeMap<_, _> =
         statements().into_iter().map(|statement| (statement.name, statement.sql.to_owned())).collect();
-    texts.extend([accept::text_of_one(), usage::text_of_one(), search::text_of_one()]);
+    texts.extend([accept::text_of_one(), deliveries::text_of_one(), search::text_of_one(), usage::text_of_one()]);
+    texts.extend(events::texts_of_one());
     texts
 }
 

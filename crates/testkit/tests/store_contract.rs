@@ -7,8 +7,9 @@ use std::path::Path;
 use astrfleet_core::{
     Error,
     budget::{Account, Ask},
+    export::{LEFT_OUT, TAKEN_IN},
     id::TenantId,
-    ports::{BudgetHolder, Store},
+    ports::{Begun, BudgetHolder, Store, StoredAnswer},
 };
 use astrfleet_store::{Db, PgSettings, migrate::MIGRATIONS};
 use astrfleet_testkit::{
@@ -218,8 +219,27 @@ async fn erasure_forgets_no_table(db: &Db, raw: &Raw) {
     fill(db, &make, &tenant, &owner).await;
     let tables: Vec<_> = raw.tenants_tables().await.into_iter().map(|(table, _)| table).collect();
     assert_eq!(raw.tables_with(&tenant).await, tables, "a table that this suite puts nothing into: see `fill`");
-    assert!(erase(db, &make, &tenant).await.is_some());
+    // What somebody who is no part of the tenant was answered about it.
+    let answers = db.idempotency(make.ids.user().as_str());
+    assert_eq!(answers.begin("asked", &[1; 32], NOW, NOW).await.unwrap(), Begun::New);
+    let body = format!("{{\"tenant_id\":\"{tenant}\"}}");
+    answers.finish("asked", &StoredAnswer { status: 201, body }).await.unwrap();
+
+    let erased = erase(db, &make, &tenant).await.unwrap();
     assert_eq!(raw.tables_with(&tenant).await, Vec::<String>::new(), "rows that outlive their tenant");
+    let counted: Vec<_> = erased.iter().filter(|(_, rows)| **rows > 0).map(|(table, _)| table.as_str()).collect();
+    for table in &tables {
+        // Its rows go with the messages, by a trigger.
+        assert!(
+            counted.contains(&table.as_str()) || table == "message_keys",
+            "{table} is not in the proof: {erased:?}"
+        );
+    }
+    assert_eq!((erased["idempotency"], erased["tenants"]), (2, 1));
+    for table in &tables {
+        let of = |list: &[(&str, &str)]| list.iter().filter(|(name, _)| name == table).count();
+        assert_eq!(of(TAKEN_IN) + of(LEFT_OUT), 1, "does an export have {table}, or why not? See `core/src/export.rs`");
+    }
     // Not a byte of it in any column of any table, but that the platform's own log says which tenant was erased.
     assert_eq!(raw.tables_that_say(tenant.as_str()).await, ["audit_log"]);
     assert_eq!(raw.tables_that_say("erased-whole@tenants").await, Vec::<String>::new());

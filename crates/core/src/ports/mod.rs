@@ -23,7 +23,8 @@ pub use runtime::{
 pub use store::{
     Accepted, ApiKeys, Attachments, AuditLog, Begun, Blocklist, BudgetHolder, Budgets, Delivery, Erased, Events,
     Exports, Idempotency, Instances, Invitations, Members, Messages, NewMessage, NewSearchBlock, Outcome, Proof,
-    RefreshTokens, Retention, Search, SearchBlock, Sessions, Store, StoredAnswer, System, Tenants, UsageLedger, Users,
+    RefreshTokens, Retention, Search, SearchBlock, SentBy, Sessions, Store, StoredAnswer, System, Tenants, UsageLedger,
+    Users,
 };
 pub use webhooks::{Deliveries, NewDelivery, Recorded, SealedSecrets, Webhooks};
 

@@ -451,8 +451,28 @@ pub trait Retention: Send + Sync {
     async fn end_user_sessions(&self, end_user: &str, limit: u32) -> Result<Vec<SessionId>>;
     /// The oldest message of a session, and the attachments of all of them.
     async fn session_content(&self, id: &SessionId) -> Result<(Option<MessageId>, Vec<AttachmentId>)>;
-    /// Deletes a session with all its messages. Returns how many they were.
-    async fn delete_session(&self, id: &SessionId) -> Result<u64>;
+    /// Deletes a session with all its messages, and everything else that speaks of it: what was told of it, to whom, and
+    /// the answers that are kept of it.
+    async fn delete_session(&self, id: &SessionId) -> Result<Erased>;
+    /// Deletes at most `limit` events from before `before`, and at most `limit` deliveries of events that are gone.
+    async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<Erased>;
+    /// Whether there is any session of an IM channel.
+    async fn has_channels(&self) -> Result<bool>;
+    /// Looks through at most `limit` messages after `after` for those that `sender` wrote in an IM channel.
+    async fn sent_by(&self, sender: &str, after: Option<&MessageId>, limit: u32) -> Result<SentBy>;
+    /// Deletes a message with its answer. Returns how many they were.
+    async fn delete_message(&self, id: &MessageId) -> Result<u64>;
+    /// Deletes what was told in a session of messages that are gone.
+    async fn delete_untold(&self, id: &SessionId) -> Result<Erased>;
+}
+
+/// What of some messages somebody wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentBy {
+    /// Theirs, each with its session.
+    pub messages: Vec<(MessageId, SessionId)>,
+    /// The last that was looked at; none: there are no more.
+    pub last: Option<MessageId>,
 }
 
 /// Exports of one tenant, and what they read that nobody else does.

@@ -57,7 +57,8 @@ impl Tail {
             }
             if let Some(event) = self.page.pop_front() {
                 let expected = self.seq + 1;
-                // Without a session, every place follows the one before. Deleted ones are the oldest.
+                // Without a session, every place follows the one before. Deleted ones are the oldest, or an erased
+                // session's.
                 if self.session.is_none() && event.seq() > expected {
                     self.seq = event.seq() - 1;
                     self.page.push_front(event);

@@ -1,8 +1,10 @@
 //! What is erased for good, and the proof of it: a statement that we sign, of what was deleted, for whoever is asked later
 //! whether it was. It names nobody: neither the tenant's name nor an end user's.
 
+use std::collections::BTreeSet;
+
 use astrfleet_core::{
-    Result,
+    Error, Result,
     attachment::blob_key,
     audit::NewEntry,
     id::{InstanceId, MessageId},
@@ -10,19 +12,25 @@ use astrfleet_core::{
     policy::Action,
     ports::{BusEvent, Erased},
     tenant::Tenant,
+    time::Timestamp,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::json;
 
+use super::export;
 use crate::{app::App, auth::SYSTEM};
 
 /// What our statements are, in their headers.
 const KIND: &str = "astrfleet-erasure+jwt";
 /// Behind all ids of messages.
 const AFTER_ALL: &str = "msg_g";
-/// Messages that are deleted at once, before the last transaction: none of its statements is to take long.
+/// Rows that are deleted at once, before the last transaction of an erasure.
 const BATCH: u32 = 1_000;
+/// Messages that are looked through at once for those of a sender.
+const LOOKED_THROUGH: u32 = 5_000;
+/// The longest name that a session or an IM platform has of somebody.
+const END_USER_BYTES_MAX: usize = 512;
 /// Sessions that are looked up at once.
 const SESSIONS: u32 = 100;
 
@@ -33,17 +41,10 @@ pub(crate) async fn erase_tenant(app: &App, tenant: &Tenant, bot: Option<&Instan
     let log = app.store.audit(Some(id)).list(&PageRequest { limit: 1, after: None }).await?;
     let chain = log.items.first().map(|entry| json!({"entries": entry.seq, "hash": entry.hash}));
     app.blobs.delete_all(&format!("{id}/")).await?;
-    let mut messages = 0;
-    loop {
-        let batch = app.store.retention(id).delete_messages(AFTER_ALL, BATCH).await?;
-        messages += batch;
-        if batch < u64::from(BATCH) {
-            break;
-        }
-    }
+    let before = erase_ahead(app, tenant).await?;
     let proof = |erased: &Erased| {
         let mut rows = erased.clone();
-        *rows.entry("messages".to_owned()).or_default() += messages;
+        add(&mut rows, &before);
         let now = app.clock.now();
         let statement = app.auth.attest(
             KIND,
@@ -66,12 +67,38 @@ pub(crate) async fn erase_tenant(app: &App, tenant: &Tenant, bot: Option<&Instan
     app.store.tenants().erase(id, &proof).await
 }
 
+/// Deletes what there may be much of before the last transaction, in which no statement is to take long.
+async fn erase_ahead(app: &App, tenant: &Tenant) -> Result<Erased> {
+    let rows = app.store.retention(&tenant.id);
+    let mut erased = Erased::new();
+    loop {
+        let batch = rows.delete_messages(AFTER_ALL, BATCH).await?;
+        add(&mut erased, &Erased::from([("messages".to_owned(), batch)]));
+        if batch < u64::from(BATCH) {
+            break;
+        }
+    }
+    loop {
+        let batch = rows.delete_events(Timestamp::from_micros(i64::MAX), BATCH).await?;
+        add(&mut erased, &batch);
+        if batch.values().all(|rows| *rows < u64::from(BATCH)) {
+            return Ok(erased);
+        }
+    }
+}
+
+fn add(rows: &mut Erased, more: &Erased) {
+    for (table, count) in more {
+        *rows.entry(table.clone()).or_default() += count;
+    }
+}
+
 /// What was erased of an end user.
 #[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 pub(crate) struct ErasedEndUser {
-    /// Conversations.
+    /// Conversations of theirs alone, or of a group of this name.
     pub sessions: u64,
-    /// Messages of them, and answers.
+    /// Messages of them, those that they wrote in groups, and answers.
     pub messages: u64,
     /// Files of these.
     pub attachments: u64,
@@ -79,46 +106,94 @@ pub(crate) struct ErasedEndUser {
     pub statement: String,
 }
 
-/// Erases everything that an end user of a tenant said and was told, on whatever channel.
+/// Erases everything that an end user of a tenant said and was told, on whatever channel, and what speaks of it: events
+/// and what webhooks were told of them, answers that are kept under an `Idempotency-Key`, and archives that have it.
 pub(super) async fn erase_end_user(app: &App, tenant: &Tenant, end_user: &str) -> Result<ErasedEndUser> {
+    if !(1..=END_USER_BYTES_MAX).contains(&end_user.len()) || end_user.chars().any(char::is_control) {
+        let reason = format!("must have 1 to {END_USER_BYTES_MAX} bytes of UTF-8 and no control characters");
+        return Err(Error::invalid("end_user", reason));
+    }
+    let mut rows = Erased::new();
+    let mut oldest = erase_sessions(app, tenant, end_user, &mut rows).await?;
+    oldest = [oldest, erase_sent(app, tenant, end_user, &mut rows).await?].into_iter().flatten().min();
+    if let Some(oldest) = &oldest {
+        // Once more: somebody may have read on meanwhile.
+        app.store.search(&tenant.id).forget(oldest).await?;
+    }
+    if oldest.is_some() || rows.values().any(|count| *count > 0) {
+        let exports = export::delete_all(app, &tenant.id).await?;
+        add(&mut rows, &Erased::from([("exports".to_owned(), exports)]));
+    }
+    rows.retain(|_, count| *count > 0);
+    let count = |table: &str| rows.get(table).copied().unwrap_or(0);
+    let now = app.clock.now();
+    let statement = app.auth.attest(
+        KIND,
+        &json!({
+            "iss": "astrfleet", "iat": now.seconds(), "sub": tenant.id, "erased": "end_user", "erased_at": now,
+            "end_user_sha256": hash(&format!("{}/{end_user}", tenant.id)), "rows": rows,
+        }),
+    )?;
+    let (sessions, messages, attachments) = (count("sessions"), count("messages"), count("attachments"));
+    Ok(ErasedEndUser { sessions, messages, attachments, statement })
+}
+
+/// Erases the sessions of an end user. Returns the oldest of their messages.
+async fn erase_sessions(app: &App, tenant: &Tenant, end_user: &str, erased: &mut Erased) -> Result<Option<MessageId>> {
     let rows = app.store.retention(&tenant.id);
-    let mut erased = ErasedEndUser::default();
     let mut oldest: Option<MessageId> = None;
     loop {
         let sessions = rows.end_user_sessions(end_user, SESSIONS).await?;
         if sessions.is_empty() {
-            break;
+            return Ok(oldest);
         }
         for session in sessions {
             let (first, attachments) = rows.session_content(&session).await?;
             for attachment in attachments {
                 app.blobs.delete(&blob_key(&tenant.id, &attachment)).await?;
                 rows.delete_attachment(&attachment).await?;
-                erased.attachments += 1;
+                add(erased, &Erased::from([("attachments".to_owned(), 1)]));
             }
             oldest = [oldest, first].into_iter().flatten().min();
             if let Some(oldest) = &oldest {
                 // Before the messages go: their words are in no block from here on.
                 app.store.search(&tenant.id).forget(oldest).await?;
             }
-            erased.messages += rows.delete_session(&session).await?;
-            erased.sessions += 1;
+            add(erased, &rows.delete_session(&session).await?);
             app.bus.publish(BusEvent::SessionChanged(tenant.id.clone(), session));
         }
     }
-    if let Some(oldest) = &oldest {
-        app.store.search(&tenant.id).forget(oldest).await?;
+}
+
+/// Erases what somebody wrote in sessions of others: in groups, which have one session for all. Such messages have no
+/// files. Returns the oldest of them.
+async fn erase_sent(app: &App, tenant: &Tenant, sender: &str, erased: &mut Erased) -> Result<Option<MessageId>> {
+    let rows = app.store.retention(&tenant.id);
+    if !rows.has_channels().await? {
+        return Ok(None);
     }
-    let now = app.clock.now();
-    erased.statement = app.auth.attest(
-        KIND,
-        &json!({
-            "iss": "astrfleet", "iat": now.seconds(), "sub": tenant.id, "erased": "end_user", "erased_at": now,
-            "end_user_sha256": hash(&format!("{}/{end_user}", tenant.id)),
-            "rows": {"sessions": erased.sessions, "messages": erased.messages, "attachments": erased.attachments},
-        }),
-    )?;
-    Ok(erased)
+    let mut oldest: Option<MessageId> = None;
+    let mut after: Option<MessageId> = None;
+    loop {
+        let sent = rows.sent_by(sender, after.as_ref(), LOOKED_THROUGH).await?;
+        oldest = oldest.or_else(|| sent.messages.first().map(|(id, _)| id.clone()));
+        if let (Some(oldest), false) = (&oldest, sent.messages.is_empty()) {
+            app.store.search(&tenant.id).forget(oldest).await?;
+        }
+        let mut sessions = BTreeSet::new();
+        for (message, session) in sent.messages {
+            add(erased, &Erased::from([("messages".to_owned(), rows.delete_message(&message).await?)]));
+            sessions.insert(session);
+        }
+        for session in sessions {
+            add(erased, &rows.delete_untold(&session).await?);
+            app.bus.publish(BusEvent::SessionChanged(tenant.id.clone(), session));
+        }
+        match sent.last {
+            Some(last) => after = Some(last),
+            None => return Ok(oldest),
+        }
+    }
 }
 
 fn hash(text: &str) -> String {

@@ -1,5 +1,6 @@
 //! Loop `rights.retain`: what was said is kept as long as the tenant, or its plan, wants it. Months of messages are made
-//! ahead, and dropped as a whole where nobody keeps them any longer; the rest is deleted tenant by tenant, in batches.
+//! ahead, and dropped as a whole where nobody keeps them any longer; the rest is deleted tenant by tenant, in batches. What
+//! was told of it is kept no longer than it.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use astrfleet_core::{
     time::Timestamp,
 };
 
-use crate::{app::App, loops::Loop, problem::chain};
+use crate::{app::App, config::seconds, loops::Loop, problem::chain};
 
 const PERIOD: Duration = Duration::from_hours(1);
 /// Rows of one statement.
@@ -116,6 +117,15 @@ async fn delete(app: &App, tenant: &TenantId, before: Timestamp) -> Result<u64> 
             break;
         }
     }
+    if is_told_longer(app, before) {
+        for _ in 0..BATCHES {
+            let batch = rows.delete_events(before, BATCH).await?;
+            deleted += batch.values().sum::<u64>();
+            if batch.values().all(|rows| *rows < u64::from(BATCH)) || app.stop.is_cancelled() {
+                break;
+            }
+        }
+    }
     for _ in 0..BATCHES {
         let batch = rows.delete_sessions(before, BATCH).await?;
         deleted += batch;
@@ -127,4 +137,10 @@ async fn delete(app: &App, tenant: &TenantId, before: Timestamp) -> Result<u64> 
         tracing::info!(tenant_id = %tenant, deleted, "what was kept long enough was deleted");
     }
     Ok(deleted)
+}
+
+/// Whether events or deliveries are kept for longer than what they tell of.
+fn is_told_longer(app: &App, before: Timestamp) -> bool {
+    let told_s = app.config.events.retention_s.max(app.config.webhooks.retention_s);
+    app.clock.now().minus(seconds(told_s)) < before
 }

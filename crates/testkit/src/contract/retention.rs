@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use astrfleet_core::{
-    id::{AttachmentId, MessageId},
-    message::{Message, State},
-    ports::Store,
-    session::{CloseReason, Event},
+    id::{AttachmentId, EventId, MessageId, TenantId, UserId, WebhookId},
+    message::{Message, Sender, State},
+    page::PageRequest,
+    ports::{Begun, Erased, Inbound, NewDelivery, SentBy, Store, StoredAnswer, Told},
+    session::{CloseReason, Event, Session},
 };
 
 use super::{
     attachments::attachment,
+    bridge::inbound,
     messages::{accepted, message},
     sessions::stored_session,
     store::{Make, NOW},
+    webhooks,
 };
 
 /// Everything of it.
@@ -62,14 +65,121 @@ pub async fn all(store: &dyn Store, make: &Make) {
     ours.delete_attachment(&files[1]).await.unwrap();
     assert_eq!(ours.attachments("att_g", 9).await.unwrap(), [files[0].clone(), files[2].clone()]);
 
-    assert_eq!(ours.end_user_sessions("ada", 9).await.unwrap(), [session.id.clone()]);
+    assert_eq!(ours.end_user_sessions("ada", 9).await.unwrap(), std::slice::from_ref(&session.id));
     assert_eq!(ours.end_user_sessions("eve", 9).await.unwrap(), []);
     assert_eq!(theirs.end_user_sessions("ada", 9).await.unwrap(), []);
     let (first, attachments) = ours.session_content(&session.id).await.unwrap();
     assert_eq!((first.as_ref(), attachments.len()), (Some(&said[2]), 4), "two of each");
     assert_eq!(theirs.session_content(&session.id).await.unwrap(), (None, Vec::new()));
-    assert_eq!(theirs.delete_session(&session.id).await.unwrap(), 0);
-    assert_eq!(ours.delete_session(&session.id).await.unwrap(), 2);
+    let untouched = theirs.delete_session(&session.id).await.unwrap();
+    assert!(untouched.values().all(|rows| *rows == 0), "{untouched:?}");
+    let answered = answer(store, make, &format!("{{\"id\":\"{}\"}}", session.id)).await;
+    let of_another = answer(store, make, "{}").await;
+    deliver(store, make, &tenant, 1, &session).await;
+    let erased = ours.delete_session(&session.id).await.unwrap();
+    assert_eq!((erased["messages"], erased["sessions"], erased["idempotency"]), (2, 1, 1), "{erased:?}");
+    assert_eq!(erased["webhook_deliveries"], 1);
     assert_eq!(left().await, []);
     assert!(store.sessions(&tenant).get(&session.id).await.is_err());
+    let told = store.events(&tenant).after(0, None, 99).await.unwrap();
+    assert!(told.iter().all(|event| event.session_id.as_ref() != Some(&session.id)), "an event names the end user");
+    let again =
+        async |owner: &UserId| store.idempotency(owner.as_str()).begin("one", &[1; 32], NOW, NOW).await.unwrap();
+    assert_eq!(again(&answered).await, Begun::New);
+    assert!(matches!(again(&of_another).await, Begun::Answered(_)));
+
+    what_was_told_goes_too(store, make).await;
+    words_in_a_group(store, make).await;
+}
+
+/// An answer that is kept for somebody.
+async fn answer(store: &dyn Store, make: &Make, body: &str) -> UserId {
+    let owner = make.ids.user();
+    let answers = store.idempotency(owner.as_str());
+    assert_eq!(answers.begin("one", &[1; 32], NOW, NOW).await.unwrap(), Begun::New);
+    answers.finish("one", &StoredAnswer { status: 201, body: body.to_owned() }).await.unwrap();
+    owner
+}
+
+/// A webhook that is told of the event at a place.
+async fn deliver(store: &dyn Store, make: &Make, tenant: &TenantId, seq: i64, session: &Session) -> WebhookId {
+    let webhook = webhooks::stored_webhook(store, make, tenant).await;
+    let delivery = NewDelivery {
+        id: make.ids.delivery(),
+        event: EventId::of(tenant, seq),
+        kind: "message.accepted".to_owned(),
+        session_id: Some(session.id.clone()),
+    };
+    let seen = store.webhooks(tenant).seen(&webhook.id).await.unwrap();
+    assert!(store.webhooks(tenant).fan_out(&webhook.id, seen, seen + 1, &[delivery], NOW).await.unwrap());
+    webhook.id
+}
+
+async fn deliveries(store: &dyn Store, tenant: &TenantId, webhook: &WebhookId) -> usize {
+    store.deliveries(tenant, webhook).list(None, &PageRequest::first()).await.unwrap().items.len()
+}
+
+async fn what_was_told_goes_too(store: &dyn Store, make: &Make) {
+    let tenant = make.stored_tenant(store, "retaining-events").await;
+    let other = make.stored_tenant(store, "retaining-events-too").await;
+    let session = stored_session(store, make, &tenant, "ada").await;
+    for seconds in [1, 2, 3] {
+        let created_at = NOW.plus(Duration::from_secs(seconds));
+        accepted(store, &Message { created_at, ..message(make, &session) }).await;
+    }
+    let (early, late) =
+        (deliver(store, make, &tenant, 2, &session).await, deliver(store, make, &tenant, 4, &session).await);
+    let (ours, theirs) = (store.retention(&tenant), store.retention(&other));
+    let before = NOW.plus(Duration::from_secs(3));
+    let rows = |erased: Erased| (erased["events"], erased["webhook_deliveries"]);
+    assert_eq!(rows(theirs.delete_events(before, 9).await.unwrap()), (0, 0));
+    assert_eq!(rows(ours.delete_events(before, 2).await.unwrap()), (2, 1), "the oldest first, with who was told");
+    assert_eq!(rows(ours.delete_events(before, 2).await.unwrap()), (1, 0));
+    assert_eq!(rows(ours.delete_events(before, 2).await.unwrap()), (0, 0), "the moment is not included");
+    assert_eq!(store.events(&tenant).bounds().await.unwrap(), (4, 4));
+    assert_eq!((deliveries(store, &tenant, &early).await, deliveries(store, &tenant, &late).await), (0, 1));
+}
+
+async fn words_in_a_group(store: &dyn Store, make: &Make) {
+    let tenant = make.stored_tenant(store, "retaining-groups").await;
+    let other = make.stored_tenant(store, "retaining-groups-too").await;
+    let (ours, theirs) = (store.retention(&tenant), store.retention(&other));
+    assert!(!ours.has_channels().await.unwrap());
+    let bridge = store.bridge(&tenant);
+    let mut said = Vec::new();
+    for (number, sender) in ["7", "8", "7"].into_iter().enumerate() {
+        let inbound = inbound(make, &tenant, "tg1:GroupMessage:42", &number.to_string(), 1);
+        let sender = Some(Box::new(Sender { id: sender.to_owned(), name: "7".to_owned() }));
+        let message = Message { sender, ..inbound.message.clone() };
+        said.push(bridge.take_in(Inbound { message, ..inbound }).await.unwrap().message);
+    }
+    assert!(ours.has_channels().await.unwrap() && !theirs.has_channels().await.unwrap());
+    let group = store.sessions(&tenant).get(&said[0].session_id).await.unwrap();
+    let told = Told::Sent { id: make.ids.message(), text: "Hello, 7".to_owned(), usage: None };
+    let heard = bridge.told("in tg1:GroupMessage:42 0", "out 1", told, NOW).await.unwrap();
+
+    assert_eq!(theirs.sent_by("7", None, 9).await.unwrap(), SentBy::default());
+    let first = ours.sent_by("7", None, 2).await.unwrap();
+    assert_eq!(first.messages, [(said[0].id.clone(), group.id.clone())], "by their id, not their name");
+    assert_eq!(first.last, Some(said[1].id.clone()));
+    let rest = ours.sent_by("7", first.last.as_ref(), 9).await.unwrap();
+    assert_eq!(rest.messages, [(said[2].id.clone(), group.id.clone())]);
+    assert_eq!(rest.last, heard.said);
+    assert_eq!(ours.sent_by("7", rest.last.as_ref(), 9).await.unwrap().last, None);
+
+    // 1: the session; 2 to 4: what was said; 5: the answer.
+    let (of_theirs, of_others) =
+        (deliver(store, make, &tenant, 5, &group).await, deliver(store, make, &tenant, 3, &group).await);
+    assert_eq!(theirs.delete_message(&said[0].id).await.unwrap(), 0);
+    assert_eq!(ours.delete_message(&said[0].id).await.unwrap(), 2, "with the answer");
+    let rows = |erased: Erased| (erased["events"], erased["webhook_deliveries"]);
+    assert_eq!(rows(theirs.delete_untold(&group.id).await.unwrap()), (0, 0));
+    assert_eq!(rows(ours.delete_untold(&group.id).await.unwrap()), (2, 1));
+    assert_eq!(rows(ours.delete_untold(&group.id).await.unwrap()), (0, 0), "what the others said is there");
+    let places: Vec<_> =
+        store.events(&tenant).after(0, None, 9).await.unwrap().iter().map(astrfleet_core::event::Event::seq).collect();
+    assert_eq!(places, [1, 3, 4]);
+    assert_eq!((deliveries(store, &tenant, &of_theirs).await, deliveries(store, &tenant, &of_others).await), (0, 1));
+    let again = bridge.take_in(inbound(make, &tenant, "tg1:GroupMessage:42", "0", 1)).await.unwrap();
+    assert!(again.is_new, "nothing is left of it, not even its number");
 }

@@ -13,7 +13,7 @@ use astrfleet_core::{
 };
 
 use super::{
-    api_keys, attachments, audit, blocklist, budgets, exports, invitations,
+    api_keys, attachments, audit, blocklist, bridge, budgets, exports, invitations,
     messages::message,
     search,
     sessions::stored_session,
@@ -113,9 +113,9 @@ async fn erasure(store: &dyn Store, make: &Make) {
 
     let before = store.audit(None).list(&PageRequest::first()).await.unwrap().items.len();
     let erased = erase(store, make, &ids[0]).await.unwrap();
-    for table in ["tenants", "messages", "sessions", "attachments", "usage_records", "api_keys", "blocklist", "exports"]
+    for (table, rows) in [("tenants", 1), ("messages", 2), ("sessions", 2), ("api_keys", 1), ("webhook_deliveries", 1)]
     {
-        assert_eq!(erased[table], 1, "{table}: {erased:?}");
+        assert_eq!(erased[table], rows, "{table}: {erased:?}");
     }
     assert_eq!(erase(store, make, &ids[0]).await, None);
     let log = store.audit(None).list(&PageRequest::first()).await.unwrap().items;
@@ -161,6 +161,8 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
     let idempotency = Some(("fill".to_owned(), [7; 32]));
     let new = NewMessage { message: asked.clone(), idempotency };
     assert_eq!(store.messages(tenant).accept(new).await.unwrap(), Accepted::New);
+    let brought = bridge::inbound(make, tenant, "tg1:FriendMessage:7", "fill", 1);
+    assert!(store.bridge(tenant).take_in(brought).await.unwrap().is_new);
     store.exports(tenant).insert(&exports::export(make, tenant, NOW)).await.unwrap();
     let attachment = attachments::attachment(make.ids.attachment(), tenant, 1);
     store.attachments(tenant).insert(&attachment).await.unwrap();

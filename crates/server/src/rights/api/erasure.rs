@@ -1,6 +1,6 @@
 //! `GET /tenants/{tenant}/erasure`
 
-use astrfleet_core::{audit::Entry, id::TenantId, policy::Action};
+use astrfleet_core::{Error, audit::Entry, id::TenantId, policy::Action};
 use axum::{
     Json,
     extract::{Path, State},
@@ -39,8 +39,10 @@ pub(super) async fn handler(
     _by: OnPlatform<may::TenantErase>,
     Path(tenant): Path<String>,
 ) -> Result<Json<Erasure>, Problem> {
-    let tenant = TenantId::parse(&tenant)?;
-    let entry = app.store.audit(None).find(Action::TenantErase.name(), tenant.as_str()).await?;
+    let none = |_| Error::NotFound { what: "erasure" };
+    let tenant = TenantId::parse(&tenant).map_err(none)?;
+    let found = app.store.audit(None).find(Action::TenantErase.name(), tenant.as_str()).await;
+    let entry = found.map_err(|error| if matches!(error, Error::NotFound { .. }) { none(error) } else { error })?;
     let statement = entry.detail["statement"].as_str().unwrap_or_default().to_owned();
     Ok(Json(Erasure { statement, entry }))
 }

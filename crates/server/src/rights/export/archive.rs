@@ -173,7 +173,7 @@ mod tests {
         archive.file("one.txt", b"eins").await.unwrap();
         archive.begin("two/large", 1_000_000).await.unwrap();
         for _ in 0..10 {
-            archive.piece(&[7; 100_000]).await.unwrap();
+            archive.piece(&vec![7; 100_000]).await.unwrap();
         }
         archive.end().await.unwrap();
         archive.file("three", b"").await.unwrap();

@@ -1,8 +1,10 @@
 //! What is in an archive, file by file. Rows come in pages, and go into files of a few megabytes, a JSON object a line.
 
+use std::collections::BTreeMap;
+
 use astrfleet_core::{
     Error, Result,
-    export::Export,
+    export::{Export, LEFT_OUT},
     id::{AttachmentId, MessageId},
     page::{Page, PageRequest},
     tenant::Tenant,
@@ -123,6 +125,7 @@ pub(super) async fn write(
         pages!(out, "sessions", progress, page => store.sessions(id).list(None, &page).await?),
         pages!(out, "usage", progress, page => store.usage(id).list(&page).await?),
         pages!(out, "audit", progress, page => store.audit(Some(id)).list(&page).await?),
+        pages!(out, "webhooks", progress, page => store.webhooks(id).list(&page).await?),
     ];
     counts.push(channels(app, tenant, out).await?);
     counts.push(messages(app, tenant, out, &mut progress).await?);
@@ -135,7 +138,8 @@ pub(super) async fn write(
         "asked_at": export.created_at,
         "written_at": app.clock.now(),
         "version": env!("CARGO_PKG_VERSION"),
-        "counts": counts.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "counts": counts.into_iter().collect::<BTreeMap<_, _>>(),
+        "left_out": LEFT_OUT.iter().copied().collect::<BTreeMap<_, _>>(),
         "missing_files": missing,
         "files": archive.files,
     });

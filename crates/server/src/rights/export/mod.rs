@@ -2,7 +2,8 @@
 //! that wait, one at a time; one that its process did not finish is begun anew by whoever comes next. Nothing of it is
 //! held in memory but a page of rows and a piece of the archive.
 //!
-//! Left out: passwords, the hashes of keys and tokens, secrets of channels, and the bot's own data, which is the bot's.
+//! Left out: passwords, the hashes of keys and tokens, secrets of channels and webhooks, the bot's own data, which is the
+//! bot's, and what comes of the rest by itself: see `LEFT_OUT` in `astrfleet_core::export`.
 
 mod archive;
 mod content;
@@ -78,6 +79,19 @@ pub(super) async fn delete(app: &App, tenant: &TenantId, id: &ExportId) -> Resul
     // The archive last: whoever writes it just now deletes it itself when it finds its row gone.
     exports.delete(id).await?;
     app.blobs.delete(&export.blob_key()).await
+}
+
+/// Deletes all exports of a tenant. Returns how many there were.
+pub(super) async fn delete_all(app: &App, tenant: &TenantId) -> Result<u64> {
+    let mut deleted = 0;
+    for export in app.store.exports(tenant).list(KEPT_MAX).await? {
+        match delete(app, tenant, &export.id).await {
+            Ok(()) => deleted += 1,
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(deleted)
 }
 
 /// The limit on the list of a tenant's exports.
