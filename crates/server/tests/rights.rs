@@ -336,8 +336,15 @@ async fn an_export_has_everything_but_secrets_and_expires() {
     let bearer = secrecy::ExposeSecret::expose_secret(owner.credential.as_ref().unwrap()).to_owned();
     let request = request.header("authorization", format!("Bearer {bearer}")).body(axum::body::Body::empty()).unwrap();
     let answer = app.raw(request).await;
-    assert_eq!(answer.headers()["content-type"], "application/zstd");
-    let archive = axum::body::to_bytes(answer.into_body(), 1 << 24).await.unwrap();
+    let archive = if let Some(link) = answer.headers().get("location") {
+        // Where archives lie in an S3: nobody who has the link needs more.
+        assert_eq!(answer.status(), 307);
+        let there = reqwest::get(link.to_str().unwrap()).await.unwrap().error_for_status().unwrap();
+        there.bytes().await.unwrap()
+    } else {
+        assert_eq!(answer.headers()["content-type"], "application/zstd");
+        axum::body::to_bytes(answer.into_body(), 1 << 24).await.unwrap()
+    };
     assert_eq!(done.json["sha256"], sha256(&archive));
     assert_eq!(done.json["size"], archive.len());
 
@@ -426,6 +433,9 @@ async fn what_is_older_than_the_tenant_wants_is_deleted() {
     let agent = app.log_in(agent.user.unwrap()).await;
     let new = session(&app, &agent, "eve", "api").await;
     says(&app, &agent, &new, "just now").await.expect(202);
+    // PostgreSQL wants months for messages, first of all.
+    run(&app, "rights.retain").await;
+    app.get(&agent, &format!("/tenants/acme/sessions/{old}")).await.expect(200);
     assert_eq!(run(&app, "rights.retain").await, 0, "everything is kept where nobody says otherwise");
 
     let current = app.store.tenants().get(&tenant.id).await.unwrap();
@@ -457,6 +467,8 @@ async fn what_was_told_is_kept_no_longer_than_what_was_said() {
         let events = app.store.events(&tenant.id).after(0, None, 99).await.unwrap();
         events.iter().map(|event| event.data["session"]["end_user"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
+    // PostgreSQL wants months for messages, first of all.
+    run(&app, "rights.retain").await;
     assert_eq!(told().await, ["ada", "ada", "eve"]);
     let current = app.store.tenants().get(&tenant.id).await.unwrap();
     let change = TenantChange { retention_days: Some(1), ..TenantChange::default() };
