@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::world::{Tenant, World};
 
+/// Of tenants that are gone, for platform administrators: everybody else is told so, whether there was one or not.
+const OF_THE_GONE: &str = "/api/v1/tenants/{tenant}/erasure";
+
 /// Every operation of a tenant, by the API's own description, for the other tenant's owner and its key.
 pub async fn nobody_sees_another_tenant(world: &mut World) {
     let (acme, globex) = (&world.acme, &world.globex);
@@ -17,7 +20,7 @@ pub async fn nobody_sees_another_tenant(world: &mut World) {
     let description = globex.owner.get("/openapi.json").await.ok();
     let mut tried = 0;
     for (template, operations) in description["paths"].as_object().unwrap() {
-        if !template.starts_with("/api/v1/tenants/{tenant}") {
+        if !template.starts_with("/api/v1/tenants/{tenant}") || template == OF_THE_GONE {
             continue;
         }
         for method in operations.as_object().unwrap().keys() {
@@ -41,6 +44,10 @@ pub async fn nobody_sees_another_tenant(world: &mut World) {
     ];
     for path in foreign {
         refused(&globex.key, &Method::GET, &globex.path(&path)).await;
+    }
+    for tenant in ["acme", "nobody"] {
+        let answer = globex.owner.get(&OF_THE_GONE.replace("{tenant}", tenant)).await;
+        assert_eq!(answer.status, 403, "{}", answer.text);
     }
     let listed = globex.key.get(&globex.path("/sessions?limit=200")).await.ok();
     assert!(!listed.to_string().contains(&session.id));

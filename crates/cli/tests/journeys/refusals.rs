@@ -48,7 +48,7 @@ pub async fn a_database_of_a_newer_version() {
     first.event("ready").await;
     assert!(first.interrupt().await.status.success());
     let database = folder.path().join("astrfleet.db");
-    let newer = "insert into schema_migrations values (999, '0999_of_another_time', 1, 'x')";
+    let newer = "insert into schema_migrations values (999, '0999_contract_of_another_time', 1, 'x')";
     sqlite(&database, newer).await;
     let migrations = "select * from schema_migrations order by version";
     let before = sqlite(&database, migrations).await;
