@@ -33,3 +33,16 @@ BEGIN
         WHEN (OLD.idempotency_key IS NOT NULL OR OLD.platform_id IS NOT NULL)
         EXECUTE FUNCTION astrfleet_free_message_key();
 END $$;
+
+-- As the step before left it, so that this one can be made again. What came for later months lies below the edge, too.
+DO $$
+DECLARE
+    edge TEXT := astrfleet_message_edge((date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months')::date);
+    newest TEXT;
+BEGIN
+    SELECT max(id COLLATE "C") INTO newest FROM messages;
+    IF newest COLLATE "C" >= edge COLLATE "C" THEN
+        edge := 'msg_' || lpad(to_hex(('x' || substr(newest, 5, 12))::bit(48)::bigint + 1), 12, '0');
+    END IF;
+    EXECUTE format('ALTER TABLE messages ADD CONSTRAINT messages_edge CHECK (id IS NOT NULL AND id < %L)', edge);
+END $$;
