@@ -1,31 +1,44 @@
 //! What the rules need from outside. Each port with more than one implementation has one contract suite in the
 //! testkit, which every implementation passes.
 
+mod access;
 mod blobs;
 mod bridge;
 mod bus;
+mod events;
+mod idempotency;
 mod leases;
 mod limiter;
+mod messages;
+mod rights;
 mod runtime;
+mod search;
 mod store;
+mod system;
+mod tenants;
 pub mod testing;
+mod usage;
 mod webhooks;
 
+pub use access::{ApiKeys, AuditLog, Invitations, Members, RefreshTokens, Users};
 pub use blobs::{BlobStream, Blobs};
 pub use bridge::{Bridge, Heard, Inbound, Overdue, TakenIn, Told, kept_back};
 pub use bus::{Bus, BusEvent, BusStream};
+pub use events::Events;
+pub use idempotency::{Begun, Idempotency, StoredAnswer};
 pub use leases::{Fence, Holder, Lease, Leases, Taken, queue_lease};
 pub use limiter::{Limit, Limiter, Verdict};
+pub use messages::{Accepted, Attachments, Blocklist, Delivery, Messages, NewMessage, Outcome, Sessions};
+pub use rights::{Exports, Retention, SentBy};
 pub use runtime::{
     BotAccess, BotClient, BotFile, BotSpec, BotStatus, Bots, BridgeSpec, ChannelDraft, ChatStream, FoundBot, LogLine,
     LogStream, Runtime, WhenAway,
 };
-pub use store::{
-    Accepted, ApiKeys, Attachments, AuditLog, Begun, Blocklist, BudgetHolder, Budgets, Delivery, Erased, Events,
-    Exports, Idempotency, Instances, Invitations, Members, Messages, NewMessage, NewSearchBlock, Outcome, Proof,
-    RefreshTokens, Retention, Search, SearchBlock, SentBy, Sessions, Store, StoredAnswer, System, Tenants, UsageLedger,
-    Users,
-};
+pub use search::{NewSearchBlock, Search, SearchBlock};
+pub use store::Store;
+pub use system::System;
+pub use tenants::{Erased, Instances, Proof, Tenants};
+pub use usage::{BudgetHolder, Budgets, UsageLedger};
 pub use webhooks::{Deliveries, NewDelivery, Recorded, SealedSecrets, Webhooks};
 
 use crate::time::Timestamp;
