@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -22,18 +22,28 @@ export async function until(what, look, patience = PATIENCE_MS) {
   }
 }
 
+/** What the platform stands on, for as long as the process runs: the variables that lead there are its first line. */
+async function startBackends(folder) {
+  const servers = spawn(join(folder, 'test-backends'), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const { value, done } = await createInterface({ input: servers.stdout })[Symbol.asyncIterator]().next();
+  if (done) throw new Error('the servers did not start');
+  return { servers, variables: JSON.parse(value) };
+}
+
 export class Platform {
   static async start() {
     const program = process.env.ASTRFLEET_BIN;
-    if (!program || !existsSync(program)) throw new Error('ASTRFLEET_BIN names no file: cargo build -p astrfleet');
+    if (!program || !existsSync(program)) throw new Error('ASTRFLEET_BIN names no file: cargo build --workspace --bins');
     const platform = new Platform();
+    const { servers, variables } = await startBackends(dirname(program));
+    platform.servers = servers;
     platform.folder = mkdtempSync(join(tmpdir(), 'astrfleet-e2e-'));
     const own = { ASTRFLEET_ADMIN_PASSWORD: PASSWORD, ASTRFLEET__GATEWAY__METRICS_LISTEN: 'none', ASTRFLEET__LOG__FORMAT: 'json' };
     const inherited = Object.fromEntries(['PATH', 'HOME', 'PYENV_ROOT', 'TMPDIR', 'LANG'].filter((name) => name in process.env).map((name) => [name, process.env[name]]));
     platform.process = spawn(
       program,
       ['up', '--json', '--listen', '127.0.0.1:0', '--data-dir', join(platform.folder, 'data'), '--runtime-dir', join(tmpdir(), 'astrfleet-test-runtime')],
-      { env: { ...inherited, ...own }, stdio: ['ignore', 'pipe', 'pipe'] },
+      { env: { ...inherited, ...variables, ...own }, stdio: ['ignore', 'pipe', 'pipe'] },
     );
     platform.log = [];
     platform.bots = {};
@@ -99,6 +109,7 @@ export class Platform {
   async stop() {
     this.process.kill('SIGINT');
     const code = await this.ended;
+    this.servers.stdin.end();
     rmSync(this.folder, { recursive: true, force: true });
     return code;
   }

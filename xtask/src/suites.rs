@@ -26,6 +26,8 @@ const PLATFORM_PACKAGES: [(&str, &str); 2] = [("astrfleet-server", "crates/serve
 const ON_SERVERS_ALWAYS: [&str; 2] = ["fleet", "faults"];
 /// How `testkit` is told so (`backends::BACKENDS`).
 const BACKENDS: (&str, &str) = ("ASTRFLEET_TEST_BACKENDS", "servers");
+/// What the table adds to the name of what ran there.
+const ON_SERVERS: &str = " (PostgreSQL, Redis, S3)";
 /// How `testkit` is told which one (`parts::POSTGRES_VERSION`).
 const POSTGRES_VERSION: &str = "ASTRFLEET_TEST_POSTGRES";
 
@@ -110,22 +112,26 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
         let before = suites.len();
         good &= watch(&mut platforms, |line| read_cargo(line, &mut suites))?.success();
         for suite in &mut suites[before..] {
-            suite.name.push_str(" (PostgreSQL, Redis, S3)");
+            suite.name.push_str(ON_SERVERS);
         }
     }
     if filter.is_empty() && needs::has_browser_tests(workspace) {
         errand(workspace.cargo().args(["build", "--workspace", "--bins", "--locked"]))?;
-        let mut browser = Suite { name: "e2e (Chromium)".to_owned(), ..Suite::default() };
-        let (status, took) = timed(|| {
+        for servers in [false, true] {
+            let mut browser = Suite { name: "e2e (Chromium)".to_owned(), ..Suite::default() };
             let mut node = Command::new("npm");
             node.current_dir(workspace.root.join("e2e"))
                 .args(["test", "--silent"])
                 .env("ASTRFLEET_BIN", workspace.target.join("debug").join("astrfleet"));
-            watch(&mut node, |line| read_node(line, &mut browser))
-        });
-        browser.took = took;
-        good &= status?.success();
-        suites.push(browser);
+            if servers {
+                node.env(BACKENDS.0, BACKENDS.1);
+                browser.name.push_str(ON_SERVERS);
+            }
+            let (status, took) = timed(|| watch(&mut node, |line| read_node(line, &mut browser)));
+            browser.took = took;
+            good &= status?.success();
+            suites.push(browser);
+        }
     }
     Ok((suites, good))
 }
