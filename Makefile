@@ -29,7 +29,7 @@ gen: ## Write the generated files anew
 	@tools/need cargo cc
 	@$(XTASK) gen
 
-bench: ## Measure beside the peers (WHAT=gateway, remote, accept, llm, idle or history: only that)
+bench: ## Measure beside the peers (WHAT=gateway, remote, accept, bridge, llm, idle or history: only that)
 	@tools/need cargo cc
 	@cargo run --quiet --locked --release --package xtask -- bench $(WHAT)
 

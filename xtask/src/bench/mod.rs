@@ -3,6 +3,7 @@
 //! Nothing here fails because something is slow; it fails when what is compared does not do the same work.
 
 mod accept;
+mod bridge;
 mod database;
 mod gateway;
 mod history;
@@ -28,6 +29,8 @@ pub enum What {
     Remote,
     /// Taking messages in: how many become durable a second
     Accept,
+    /// Messages of IM channels: how long the platform keeps them waiting
+    Bridge,
     /// Calls of models: CPU time of one, whole and streamed
     Llm,
     /// Being there: memory and time to start, without load
@@ -60,6 +63,7 @@ pub fn run(workspace: &Workspace, what: &[What], effort: Effort) -> Result<()> {
             What::Gateway => gateway::run(workspace, effort)?,
             What::Remote => remote::run(workspace, effort)?,
             What::Accept => accept::run(workspace, effort)?,
+            What::Bridge => bridge::run(workspace, effort)?,
             What::Llm => llm::run(workspace, effort)?,
             What::Idle => idle::run(workspace, effort)?,
             What::History => history::run(workspace, effort)?,

@@ -27,11 +27,11 @@ pub fn build(workspace: &Workspace) -> Result<()> {
     errand(workspace.cargo().args(arguments).args(["astrfleet-testkit", "--bins"]))
 }
 
-/// What is shipped, and a machine around it on which bots are stand-ins.
+/// What is shipped, and a machine around it.
 pub struct Kit {
     program: PathBuf,
-    /// On its search path before everything else.
-    tools: PathBuf,
+    /// On its search path before everything else: the stand-ins.
+    tools: Option<PathBuf>,
     /// Where it prepares the bots' environment: once for all platforms of a run.
     runtime: PathBuf,
 }
@@ -65,7 +65,13 @@ impl Kit {
         fs::create_dir_all(&tools)?;
         write_program(&tools.join("uv"), include_str!("stand_in/uv"))?;
         write_program(&tools.join("astrbot"), include_str!("stand_in/astrbot"))?;
-        Ok(Self { program: workspace.target.join("dist").join("astrfleet"), tools, runtime })
+        Ok(Self { program: workspace.target.join("dist").join("astrfleet"), tools: Some(tools), runtime })
+    }
+
+    /// For the platform that was [`build`], with AstrBot itself: installed once, where the tests have it as well.
+    pub fn with_real_bots(workspace: &Workspace) -> Self {
+        let program = workspace.target.join("dist").join("astrfleet");
+        Self { program, tools: None, runtime: std::env::temp_dir().join("astrfleet-test-runtime") }
     }
 
     /// Starts a platform and waits until it is ready; the first time it prepares its environment and its database.
@@ -100,7 +106,7 @@ impl Kit {
         command.arg("--data-dir").arg(folder.join("data"));
         command.arg("--runtime-dir").arg(&self.runtime);
         let path = variable("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::iter::once(self.tools.clone()).chain(std::env::split_paths(&path)))?;
+        let path = std::env::join_paths(self.tools.iter().cloned().chain(std::env::split_paths(&path)))?;
         command.env_clear().env("PATH", path).env("ASTRFLEET_ADMIN_PASSWORD", PASSWORD);
         for name in ["HOME", "PYENV_ROOT"] {
             if let Some(value) = variable(name) {
