@@ -1,5 +1,6 @@
-//! An archive as it is written: a tar (POSIX ustar) under Zstandard, in pieces, so that no more than a piece is ever held
-//! in memory. The last file in it is `manifest.json`, with the size and the SHA-256 of all others.
+//! An archive as it is written: a tar (POSIX ustar, with GNU's sizes for files of 8 GiB and more) under Zstandard, in
+//! pieces, so that no more than a piece is ever held in memory. The last file in it is `manifest.json`, with the size and
+//! the SHA-256 of all others.
 
 use std::io::{self, Write as _};
 
@@ -137,31 +138,23 @@ pub(super) fn hex(hash: Context) -> String {
     hash.finish().as_ref().iter().fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// The header of a file. Names are ours: ASCII, at most 100 bytes.
+/// The header of a file, which nobody but its owner may read.
 fn header(name: &str, bytes: u64, modified_s: u64) -> Result<[u8; BLOCK]> {
-    // Eleven octal digits.
-    if name.len() > 100 || !name.is_ascii() || bytes >= 1 << 33 {
-        return Err(Error::internal(format!("{name} cannot be in an archive")));
-    }
-    let mut header = [0; BLOCK];
-    let mut put = |place: usize, text: &str| header[place..place + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
-    put(100, "0000600\0");
-    put(108, "0000000\0");
-    put(116, "0000000\0");
-    put(124, &format!("{bytes:011o}\0"));
-    put(136, &format!("{modified_s:011o}\0"));
-    // The sum is counted with spaces in its own place.
-    put(148, "        ");
-    put(156, "0");
-    put(257, "ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    Ok(header)
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).map_err(Error::internal)?;
+    header.set_mode(0o600);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(bytes);
+    header.set_mtime(modified_s);
+    header.set_cksum();
+    Ok(*header.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use tokio::sync::mpsc;
 
     use super::Archive;
@@ -184,9 +177,22 @@ mod tests {
             whole.extend_from_slice(&piece.unwrap());
         }
         assert_eq!(whole.len() as u64, size);
-        let plain = zstd::decode_all(&*whole).unwrap();
-        assert_eq!(plain.len() % 512, 0);
-        assert_eq!(&plain[512..516], b"eins");
+        let mut read = tar::Archive::new(zstd::stream::read::Decoder::new(&*whole).unwrap());
+        let mut files = Vec::new();
+        for file in read.entries().unwrap() {
+            let mut file = file.unwrap();
+            let mut content = Vec::new();
+            file.read_to_end(&mut content).unwrap();
+            files.push((file.path().unwrap().display().to_string(), content));
+        }
+        let large = vec![7; 1_000_000];
+        assert!(files == [("one.txt".into(), b"eins".into()), ("two/large".into(), large), ("three".into(), vec![])]);
+    }
+
+    #[test]
+    fn a_file_may_be_larger_than_a_plain_tar_can_say() {
+        let header = super::header("messages.jsonl", 20 << 30, 0).unwrap();
+        assert_eq!(tar::Header::from_byte_slice(&header).size().unwrap(), 20 << 30);
     }
 
     #[tokio::test]
