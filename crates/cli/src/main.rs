@@ -23,7 +23,8 @@ use crate::{
     output::Output,
 };
 
-/// Requests are many and small: this allocator keeps them fast and the memory low.
+/// Requests are many and small: this allocator keeps them fast and the memory low. It asks for no huge pages: with them, what
+/// open event streams have and do not touch was resident as well, a third of all.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
