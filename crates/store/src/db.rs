@@ -13,6 +13,7 @@ use sqlx::{
 use crate::{
     accept::{AcceptSettings, Accepts},
     failed::{DISK_FULL, Failed, STORAGE},
+    lookup::Lookups,
     postgres::Servers,
 };
 pub use crate::{
@@ -35,6 +36,8 @@ const PREPARED: usize = 256;
 pub struct Db {
     pub(crate) engine: Engine,
     pub(crate) accepts: Accepts,
+    /// SQLite needs none: nothing lies between us and a file.
+    pub(crate) lookups: Option<Lookups>,
 }
 
 /// Which kind, with its connections.
@@ -95,7 +98,11 @@ impl Db {
 
     fn new(engine: Engine) -> Self {
         let accepts = Accepts::start(engine.clone(), &AcceptSettings::default());
-        Self { engine, accepts }
+        let lookups = match &engine {
+            Engine::Pg(servers) => Some(Lookups::start(servers.clone())),
+            Engine::Lite { .. } => None,
+        };
+        Self { engine, accepts, lookups }
     }
 
     /// The same with other limits for the messages that are accepted.
@@ -119,6 +126,9 @@ impl Db {
     /// Writes the messages that wait and waits until nobody uses the database, then closes it.
     pub async fn close(&self) {
         self.accepts.close().await;
+        if let Some(lookups) = &self.lookups {
+            lookups.close();
+        }
         match &self.engine {
             Engine::Pg(servers) => servers.close().await,
             Engine::Lite { reader, writer } => {

@@ -22,6 +22,7 @@ pub mod idempotency;
 pub mod instances;
 pub mod invitations;
 pub mod leases;
+mod lookup;
 pub mod members;
 pub mod messages;
 pub mod migrate;

@@ -11,6 +11,8 @@ pub(crate) enum Scope<'a> {
     Platform,
     /// One tenant's.
     Tenant(&'a TenantId),
+    /// Those of several tenants: a [`list`].
+    Tenants(&'a str),
     /// One owner's: who sent an `Idempotency-Key`, or the platform's own audit log.
     Owner(&'a str),
     /// Everybody's. Always behind `Store::system`, or one of the few statements that span tenants and say so.
@@ -39,6 +41,7 @@ impl Scope<'_> {
         match self {
             Self::Platform => "",
             Self::Tenant(tenant) => tenant.as_str(),
+            Self::Tenants(list) => list,
             Self::Owner(owner) => owner,
             Self::System => EVERYBODY,
         }
@@ -54,6 +57,7 @@ impl Scope<'_> {
         let whose = match self {
             Self::Platform => return begin.to_owned(),
             Self::Tenant(tenant) => tenant.as_str(),
+            Self::Tenants(list) => list,
             Self::Owner(owner) => checked(owner),
             Self::System => EVERYBODY,
         };

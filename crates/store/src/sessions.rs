@@ -68,7 +68,7 @@ impl SessionRows {
 }
 
 /// A row, as it stands.
-#[derive(sqlx::FromRow)]
+#[derive(Clone, sqlx::FromRow)]
 pub(crate) struct Row {
     tenant_id: String,
     id: String,
@@ -84,14 +84,20 @@ pub(crate) struct Row {
     umo: Option<String>,
 }
 
-#[derive(sqlx::FromRow)]
-struct RowWithNewest {
+/// With the newest message in it.
+#[derive(Clone, sqlx::FromRow)]
+pub(crate) struct RowWithNewest {
     #[sqlx(flatten)]
-    session: Row,
-    newest: Option<String>,
+    pub session: Row,
+    pub newest: Option<String>,
 }
 
 impl Row {
+    /// By what it is found: its tenant's id and its own.
+    pub(crate) fn key(&self) -> (&str, &str) {
+        (&self.tenant_id, &self.id)
+    }
+
     pub(crate) fn read(self) -> Result<Session> {
         Ok(Session {
             id: read_id("sessions.id", &self.id, SessionId::parse)?,
@@ -155,11 +161,18 @@ impl Sessions for SessionRows {
     }
 
     async fn get_with_newest(&self, id: &SessionId) -> Result<(Session, Option<MessageId>)> {
-        let row = read!(&self.db, Scope::Tenant(&self.tenant), GET_WITH_NEWEST, pool =>
-            sqlx::query_as::<_, RowWithNewest>(GET_WITH_NEWEST.sql)
-                .bind(self.tenant.as_str())
-                .bind(id.as_str())
-                .fetch_one(pool))?;
+        let together = match &self.db.lookups {
+            Some(lookups) => lookups.find(&self.tenant, id).await,
+            None => None,
+        };
+        let row = match together {
+            Some(row) => row,
+            None => read!(&self.db, Scope::Tenant(&self.tenant), GET_WITH_NEWEST, pool =>
+                sqlx::query_as::<_, RowWithNewest>(GET_WITH_NEWEST.sql)
+                    .bind(self.tenant.as_str())
+                    .bind(id.as_str())
+                    .fetch_one(pool))?,
+        };
         let newest = row.newest.map(|id| read_id("messages.id", &id, MessageId::parse)).transpose()?;
         Ok((row.session.read()?, newest))
     }

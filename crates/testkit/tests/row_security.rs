@@ -63,8 +63,13 @@ impl Said {
 
     /// The same had it forgotten its filter: what it spoke of is gone since.
     fn unfiltered(&self) -> Self {
-        let sql = self.sql.split_once("WHERE").map_or(self.sql.as_str(), |(before, _)| before);
-        Self { sql: sql.to_owned(), ..self.clone() }
+        // What is in brackets has a filter of its own.
+        let outside = |place: &usize| {
+            let before = &self.sql[..*place];
+            before.matches('(').count() == before.matches(')').count()
+        };
+        let filter = self.sql.match_indices("WHERE").map(|(place, _)| place).find(outside);
+        Self { sql: self.sql[..filter.unwrap_or(self.sql.len())].to_owned(), ..self.clone() }
     }
 
     fn touches(&self, tables: &[String]) -> bool {

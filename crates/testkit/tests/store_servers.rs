@@ -180,6 +180,37 @@ async fn connections_that_are_gone_are_replaced_and_nobody_notices() {
 }
 
 #[tokio::test]
+async fn sessions_that_are_looked_up_together_are_found_by_their_own_tenants_alone() {
+    let database = Postgres::shared().await.database().await;
+    let db = opened(&database, &PgSettings::default()).await;
+    let make = Make::new();
+    let tenants = [make.stored_tenant(&db, "one").await, make.stored_tenant(&db, "other").await];
+    let mut stored = Vec::new();
+    for number in 0..40 {
+        stored.push(stored_session(&db, &make, &tenants[number % 2], "ada").await);
+    }
+    for _ in 0..2 {
+        let asked = stored.iter().enumerate().map(async |(number, session)| {
+            let (own, other) = (db.sessions(&tenants[number % 2]), db.sessions(&tenants[(number + 1) % 2]));
+            let (found, again, foreign) = tokio::join!(
+                own.get_with_newest(&session.id),
+                own.get_with_newest(&session.id),
+                other.get_with_newest(&session.id)
+            );
+            assert_eq!(found.unwrap(), (session.clone(), None));
+            assert_eq!(again.unwrap(), (session.clone(), None));
+            assert!(matches!(foreign, Err(Error::NotFound { what: "session" })), "{foreign:?}");
+        });
+        futures_util::future::join_all(asked).await;
+        // Once more, after every connection was cut.
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        sqlx::query(cut).execute(&database.pool).await.unwrap();
+    }
+    db.close().await;
+}
+
+#[tokio::test]
 async fn lists_come_from_a_replica_unless_they_follow_a_write_or_it_is_away() {
     let server = Postgres::start().await;
     let primary = server.database().await;
