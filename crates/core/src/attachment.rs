@@ -39,3 +39,23 @@ impl Attachment {
 pub fn blob_key(tenant: &TenantId, attachment: &AttachmentId) -> String {
     format!("{tenant}/attachments/{attachment}")
 }
+
+/// What has a browser save a file under its name, as RFC 6266 with the name as in RFC 8187: whatever it has in it, the header
+/// stays one line of ASCII.
+#[must_use]
+pub fn content_disposition(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte);
+    let encoded = name.bytes().fold(String::new(), |text, byte| {
+        if plain(byte) { text + char::from(byte).encode_utf8(&mut [0; 4]) } else { format!("{text}%{byte:02X}") }
+    });
+    format!("attachment; filename*=UTF-8''{encoded}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_cannot_leave_its_header() {
+        let header = super::content_disposition("a b\"\r\n客.txt");
+        assert_eq!(header, "attachment; filename*=UTF-8''a%20b%22%0D%0A%E5%AE%A2.txt");
+    }
+}

@@ -124,7 +124,7 @@ impl Blobs for FolderBlobs {
         .await
     }
 
-    async fn presigned(&self, key: &str, _: Duration) -> Result<Option<SecretString>> {
+    async fn presigned(&self, key: &str, _: &str, _: Duration) -> Result<Option<SecretString>> {
         file_of(&self.kept, key)?;
         Ok(None)
     }

@@ -29,10 +29,11 @@ pub trait Blobs: Send + Sync {
     async fn delete(&self, key: &str) -> Result<()>;
     /// Deletes everything whose key begins with `prefix`, which ends with `/`.
     async fn delete_all(&self, prefix: &str) -> Result<()>;
-    /// An address from which whoever has it may read `key` until `ttl` (at most seven days) is over, without us. None
-    /// where the storage has no such thing. It is a secret for as long; whether `key` is there is not looked up.
+    /// An address from which whoever has it may read `key` until `ttl` (at most seven days) is over, without us. A browser
+    /// saves what is there as a file called `name`, and does not show it. None where the storage has no such thing. It is
+    /// a secret for as long; whether `key` is there is not looked up.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] for a key or a `ttl` that cannot be.
-    async fn presigned(&self, key: &str, ttl: Duration) -> Result<Option<SecretString>>;
+    async fn presigned(&self, key: &str, name: &str, ttl: Duration) -> Result<Option<SecretString>>;
 }

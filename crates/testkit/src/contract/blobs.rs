@@ -91,7 +91,7 @@ async fn knows_keys(blobs: &dyn Blobs) {
         assert!(matches!(blobs.put(key, pieces(&["x"]), 100).await, Err(Error::Invalid { .. })), "{key:?}");
         assert!(matches!(blobs.get(key).await, Err(Error::Invalid { .. })), "{key:?}");
         assert!(matches!(blobs.delete(key).await, Err(Error::Invalid { .. })), "{key:?}");
-        assert!(matches!(blobs.presigned(key, MINUTE).await, Err(Error::Invalid { .. })), "{key:?}");
+        assert!(matches!(blobs.presigned(key, "x", MINUTE).await, Err(Error::Invalid { .. })), "{key:?}");
     }
     for prefix in ["", "/", "contract", "../", "contract//"] {
         assert!(matches!(blobs.delete_all(prefix).await, Err(Error::Invalid { .. })), "{prefix:?}");
@@ -137,12 +137,18 @@ async fn takes_what_is_large(blobs: &dyn Blobs) {
 
 async fn signs_addresses(blobs: &dyn Blobs) {
     blobs.put("contract/signed-_.x", pieces(&["for whoever has the address"]), 100).await.expect("it fits");
-    let Some(address) = blobs.presigned("contract/signed-_.x", MINUTE).await.expect("signed") else { return };
+    let Some(address) = blobs.presigned("contract/signed-_.x", "客.txt", MINUTE).await.expect("signed") else {
+        return;
+    };
     let address = address.expose_secret();
     let client = reqwest::Client::new();
     let answer = client.get(address).send().await.expect("an answer");
     assert_eq!(answer.status(), reqwest::StatusCode::OK);
-    assert_eq!(answer.headers()["content-disposition"], "attachment", "a browser does not show it");
+    assert_eq!(
+        answer.headers()["content-disposition"],
+        "attachment; filename*=UTF-8''%E5%AE%A2.txt",
+        "a browser saves it"
+    );
     assert_eq!(answer.text().await.expect("text"), "for whoever has the address");
 
     let other = address.replace("signed-_.x", "signed-_.y");
@@ -151,9 +157,9 @@ async fn signs_addresses(blobs: &dyn Blobs) {
     assert_eq!(written, reqwest::StatusCode::FORBIDDEN, "it is for reading alone");
 
     for ttl in [Duration::ZERO, Duration::from_hours(8 * 24)] {
-        assert!(matches!(blobs.presigned("contract/signed", ttl).await, Err(Error::Invalid { .. })));
+        assert!(matches!(blobs.presigned("contract/signed", "x", ttl).await, Err(Error::Invalid { .. })));
     }
-    let short = blobs.presigned("contract/signed-_.x", Duration::from_secs(1)).await.expect("signed");
+    let short = blobs.presigned("contract/signed-_.x", "x", Duration::from_secs(1)).await.expect("signed");
     let short = short.expect("it signs");
     let over = async {
         while client.get(short.expose_secret()).send().await.expect("an answer").status()

@@ -13,6 +13,7 @@ use std::{path::Path as FilePath, sync::Arc, time::Duration};
 
 use astrfleet_core::{
     Error, Result,
+    attachment::content_disposition,
     ports::{BlobStream, Blobs},
 };
 use bytes::Bytes;
@@ -191,7 +192,7 @@ impl Blobs for S3Blobs {
         Err(Error::unavailable(WHAT, "something comes in as fast as it is erased"))
     }
 
-    async fn presigned(&self, key: &str, ttl: Duration) -> Result<Option<SecretString>> {
+    async fn presigned(&self, key: &str, name: &str, ttl: Duration) -> Result<Option<SecretString>> {
         if ttl < Duration::from_secs(1) || ttl > PRESIGNED_MAX {
             return Err(Error::invalid("ttl", "an address lives for one second to seven days"));
         }
@@ -200,7 +201,8 @@ impl Blobs for S3Blobs {
             return Ok(None);
         }
         // Whatever the object says it is, a browser saves it and does not show it.
-        let as_file = SignedUrlOptions::default().with_query([("response-content-disposition", "attachment")]);
+        let disposition = content_disposition(name);
+        let as_file = SignedUrlOptions::default().with_query([("response-content-disposition", &*disposition)]);
         let signed = self.store.signed_url_opts(http::Method::GET, &object(key)?, ttl, &as_file).await;
         Ok(Some(signed.map_err(failed)?.to_string().into()))
     }

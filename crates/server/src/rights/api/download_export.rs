@@ -1,6 +1,8 @@
 //! `GET /tenants/{tenant}/exports/{export}/archive`
 
-use astrfleet_core::{Error, export::State as ExportState, id::ExportId, policy::Action};
+use astrfleet_core::{
+    Error, attachment::content_disposition, export::State as ExportState, id::ExportId, policy::Action,
+};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -43,15 +45,18 @@ pub(super) async fn handler(
     };
     let detail = json!({"downloaded": true});
     app.auth.audit(&of.caller, Some(tenant), Action::TenantExport, export.id.as_str(), detail).await?;
-    if let Some(link) = links::link(&app, &export.blob_key()).await? {
+    let name = format!("{}.tar.zst", export.id);
+    if let Some(link) = links::link(&app, &export.blob_key(), &name).await? {
         return Ok(link);
     }
     let content = app.blobs.get(&export.blob_key()).await?;
-    let name = format!("attachment; filename=\"{}.tar.zst\"", export.id);
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zstd"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).map_err(Error::internal)?);
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        HeaderValue::from_str(&content_disposition(&name)).map_err(Error::internal)?,
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     Ok((headers, Body::from_stream(content)).into_response())
 }
