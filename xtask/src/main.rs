@@ -11,6 +11,7 @@ mod faults;
 mod generate;
 mod migrations;
 mod needs;
+mod previous;
 mod sources;
 mod suites;
 

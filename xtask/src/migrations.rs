@@ -2,11 +2,11 @@
 //! nothing that the program of the release before cannot live with. Judged by its words, statement by statement; what a
 //! script has made itself is empty and nobody's, so that anything may be done to it.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::errand::Workspace;
+use crate::{errand::Workspace, previous};
 
 const FOLDER: &str = "crates/store/migrations";
 /// The first line of a script whose statements run one by one (`migrate::APART` of the store).
@@ -21,6 +21,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     }
     names.sort();
     let mut wrong = pairs(&names);
+    wrong.extend(order(&names, previous::read(workspace)?.newest_step));
     let mut proven = BTreeSet::new();
     for name in names.iter().filter(|name| name.ends_with(".up.sql") && !name.ends_with(".sqlite.up.sql")) {
         let text = fs::read_to_string(folder.join(name)).with_context(|| format!("cannot read {name}"))?;
@@ -33,6 +34,29 @@ pub fn run(workspace: &Workspace) -> Result<()> {
         bail!("{} finding(s) in the migrations: see docs/recipes/add-a-table.md", wrong.len());
     }
     Ok(())
+}
+
+/// What the release before does not know is made while its program runs, but for contracts: so they come last.
+fn order(names: &[String], known: usize) -> Vec<String> {
+    let mut contract = None;
+    let mut wrong = Vec::new();
+    for name in names.iter().filter(|name| name.ends_with(".up.sql") && number(name) > known) {
+        match contract {
+            _ if contracts(name) => contract = Some(name),
+            Some(contract) => wrong.push(format!("{name}: comes after {contract} of the same release: contracts last")),
+            None => {}
+        }
+    }
+    wrong
+}
+
+fn number(name: &str) -> usize {
+    name.split('_').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Whether a step takes away what the release before this one has already stopped using.
+fn contracts(name: &str) -> bool {
+    name.split_once('_').is_some_and(|(_, rest)| rest.starts_with("contract_"))
 }
 
 /// Every step has its way back, on each engine, and the numbers have no gap.
@@ -49,7 +73,7 @@ fn pairs(names: &[String]) -> Vec<String> {
         {
             wrong.push(format!("{name}: there is no {of_postgres}.sqlite.up.sql"));
         }
-        numbers.insert(name.split('_').next().and_then(|number| number.parse::<usize>().ok()).unwrap_or(0));
+        numbers.insert(number(name));
     }
     if !numbers.iter().copied().eq(1..=numbers.len()) {
         wrong.push(format!("the numbers of the migrations have gaps: {numbers:?}"));
@@ -60,11 +84,7 @@ fn pairs(names: &[String]) -> Vec<String> {
 /// Looks at one script; `proven` holds the columns (`table.column`) that a validated check keeps from being empty.
 fn findings(name: &str, text: &str, proven: &mut BTreeSet<String>) -> Vec<String> {
     let apart = text.starts_with(APART);
-    // A step that takes away what the release before this one has already stopped using.
-    let contracts = Path::new(name)
-        .file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.split_once('_').is_some_and(|(_, rest)| rest.starts_with("contract_")));
+    let contracts = contracts(name);
     let statements = statements(text);
     let made: BTreeSet<&str> = statements.iter().filter_map(|words| made_table(words)).collect();
     let mut dropped = BTreeSet::new();
@@ -363,5 +383,12 @@ mod tests {
         assert_eq!(pairs(&names(&["0001_a.up.sql"])).len(), 1);
         assert_eq!(pairs(&names(&["0002_a.up.sql", "0002_a.down.sql"])).len(), 1);
         assert_eq!(pairs(&names(&["0001_a.pg.up.sql", "0001_a.pg.down.sql"])).len(), 1);
+    }
+    #[test]
+    fn a_contract_is_the_last_of_its_release() {
+        let names = ["0001_a.up.sql", "0002_contract_b.up.sql", "0003_c.up.sql"].map(str::to_owned);
+        assert_eq!(order(&names, 0).len(), 1);
+        assert_eq!(order(&names, 2), Vec::<String>::new(), "of the release before");
+        assert_eq!(order(&names[..2], 1), Vec::<String>::new());
     }
 }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     errand::{Workspace, run as errand, spelled, timed},
-    needs,
+    needs, previous,
 };
 
 /// What is run once more on the second PostgreSQL.
@@ -23,7 +23,7 @@ const STORE_SUITES: [&str; 6] =
 /// What is run once more on PostgreSQL, Redis and S3: whatever stands on a platform, by package and folder…
 const PLATFORM_PACKAGES: [(&str, &str); 2] = [("astrfleet-server", "crates/server"), ("astrfleet", "crates/cli")];
 /// …but for what stands on them in every run.
-const ON_SERVERS_ALWAYS: [&str; 2] = ["fleet", "faults"];
+const ON_SERVERS_ALWAYS: [&str; 3] = ["fleet", "faults", "upgrade"];
 /// How `testkit` is told so (`backends::BACKENDS`).
 const BACKENDS: (&str, &str) = ("ASTRFLEET_TEST_BACKENDS", "servers");
 /// What the table adds to the name of what ran there.
@@ -47,6 +47,9 @@ struct Suite {
 /// Meets the needs, runs the suites, prints the table; fails when any suite failed, crashed or left a test out.
 pub fn run(workspace: &Workspace, filter: &[String]) -> Result<()> {
     needs::meet(workspace, filter)?;
+    if previous::is_needed(filter) {
+        previous::build(workspace)?;
+    }
     let (outcome, took) = timed(|| run_all(workspace, filter));
     let (suites, good) = outcome?;
 

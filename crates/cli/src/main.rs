@@ -138,7 +138,7 @@ enum Command {
     },
     /// Bring the database to this version's schema, or back; show what was done and what would be
     #[command(
-        after_help = "Examples:\n  astrfleet migrate status\n  astrfleet migrate plan\n  DB_USER=astrfleet_owner DB_PASSWORD=… astrfleet migrate up --grant-to astrfleet_app"
+        after_help = "Examples:\n  astrfleet migrate status\n  astrfleet migrate plan\n  DB_USER=astrfleet_owner DB_PASSWORD=… astrfleet migrate up --grant-to astrfleet_app\n  astrfleet migrate up --contract"
     )]
     Migrate {
         #[command(subcommand)]

@@ -45,7 +45,8 @@ pub fn environment_options(config: &Config, environment: &config::Environment) -
 /// Where it cannot be opened, or belongs to a newer version of us.
 pub async fn open_database(config: &Config, data: &DataFolder) -> Result<Db> {
     let db = open_unmigrated(config, Some(data)).await?;
-    db.migrate_up(SystemClock.now()).await.context("the database cannot be brought to this version")?;
+    let migrated = db.migrate_up_beside_previous(SystemClock.now()).await;
+    migrated.context("the database cannot be brought to this version")?;
     if config.database.host.is_empty() {
         // The data folder is ours alone, and with it the database: whoever held a lease in it is gone.
         db.leases().free_all().await.context("the leases of the process before cannot be freed")?;

@@ -1,7 +1,8 @@
 -- The first of three steps to messages by month: an `Idempotency-Key`, and the IM platform's own number of a message, are
--- taken in a table beside the messages, since PostgreSQL knows no unique index over all months. And no message of the
--- months after the next one gets into the table as it is, so that it can become the first part of the new one without
--- being read.
+-- taken in a table beside the messages, since PostgreSQL knows no unique index over all months. And no message of later
+-- months gets into the table as it is, so that it can become the first part of the new one without being read: it has to
+-- become that by then. Where there are messages, somebody has to say that it may (`migrate up --contract`), so it has
+-- half a year.
 
 -- A key counts within its session; an IM platform's number within the tenant: there `session_id` is empty.
 CREATE TABLE message_keys (
@@ -67,6 +68,7 @@ DO $$
 BEGIN
     EXECUTE format(
         'ALTER TABLE messages ADD CONSTRAINT messages_edge CHECK (id IS NOT NULL AND id < %L) NOT VALID',
-        astrfleet_message_edge((date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months')::date)
+        astrfleet_message_edge((date_trunc('month', now() AT TIME ZONE 'UTC')
+            + CASE WHEN EXISTS (SELECT 1 FROM messages) THEN interval '6 months' ELSE interval '2 months' END)::date)
     );
 END $$;

@@ -55,3 +55,8 @@ pub(crate) fn is_missing_table(error: &dyn DatabaseError) -> bool {
     // PostgreSQL's `undefined_table`; SQLite has one code for many things.
     error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
 }
+
+/// Whether there is no such function: PostgreSQL's `undefined_function`. SQLite's schema has none.
+pub(crate) fn is_missing_function(error: &dyn DatabaseError) -> bool {
+    error.code().as_deref() == Some("42883")
+}

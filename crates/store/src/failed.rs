@@ -58,6 +58,11 @@ impl Failed {
         self.source.as_database_error().is_some_and(dialect::is_missing_table)
     }
 
+    /// Whether there is no such function.
+    pub(crate) fn is_missing_function(&self) -> bool {
+        self.source.as_database_error().is_some_and(dialect::is_missing_function)
+    }
+
     /// Whether nothing of its transaction was kept, so that the same may be tried again. Only what failed before the
     /// `COMMIT` was sent: after that nobody knows.
     pub(crate) fn may_be_tried_again(&self) -> bool {

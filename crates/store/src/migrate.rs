@@ -89,9 +89,9 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(11, "0011_budgets", twins),
     migration!(12, "0012_message_keys", twins),
     migration!(13, "0013_move_message_keys", twins),
-    migration!(14, "0014_contract_messages_by_month", twins),
-    migration!(15, "0015_retention"),
-    migration!(16, "0016_exports", twins),
+    migration!(14, "0014_retention"),
+    migration!(15, "0015_exports", twins),
+    migration!(16, "0016_contract_messages_by_month", twins),
 ];
 
 /// A step, and whether the database has made it.
@@ -311,6 +311,26 @@ impl Db {
         made.map_err(explain)
     }
 
+    /// Makes the steps that the program of the release before can live with: all but [`contracts`], which are left for
+    /// [`Db::migrate_up`] once it is gone. Where nobody can be alive, in an empty database and in SQLite's, which one
+    /// program has at a time, it makes them too.
+    ///
+    /// # Errors
+    /// As for [`Db::migrate_up`].
+    pub async fn migrate_up_beside_previous(&self, now: Timestamp) -> Result<Vec<&'static str>> {
+        let alone = matches!(self.engine, Engine::Lite { .. }) || self.applied().await?.is_empty();
+        let first_left = contracts().first().filter(|_| !alone).map(|step| step.version);
+        let made = self.migrate_up_to(now, first_left.map_or(i64::MAX, |version| version - 1)).await?;
+        if let (false, Some(step)) = (alone, self.missing_steps(i64::MAX).await?.first()) {
+            tracing::warn!(
+                migration = step.name,
+                "the database keeps what only the release before uses: when no program of it runs any more, run \
+                 `astrfleet migrate up --contract`"
+            );
+        }
+        Ok(made)
+    }
+
     /// Undoes the steps after `to`, the newest first, each in a transaction of its own. Returns their names. What was
     /// stored in their tables is lost.
     ///
@@ -515,6 +535,18 @@ fn newest_known() -> i64 {
 #[must_use]
 pub fn is_contract(name: &str) -> bool {
     name.split_once('_').is_some_and(|(_, rest)| rest.starts_with("contract_"))
+}
+
+/// The release before: its commit, and the newest step that its program knows.
+const PREVIOUS_RELEASE: &str = include_str!("../migrations/previous_release");
+
+/// The steps that take something from the program of the release before, which does not know them. They are the last ones
+/// of this release, so that all others can be made without them.
+#[must_use]
+pub fn contracts() -> &'static [Migration] {
+    let known = PREVIOUS_RELEASE.split_whitespace().nth(1).and_then(|newest| newest.parse().ok()).unwrap_or(0);
+    let first = MIGRATIONS.iter().position(|step| step.version > known && is_contract(step.name));
+    &MIGRATIONS[first.unwrap_or(MIGRATIONS.len())..]
 }
 
 /// Refuses a database that is not ours to touch.

@@ -1,5 +1,5 @@
 //! The months of messages on PostgreSQL: partitions that are made ahead and dropped as a whole. SQLite has one table.
-//! What is done here are functions of the schema (migration 0014), which act as the owner of the tables.
+//! What is done here are functions of the schema (migration 0016), which act as the owner of the tables.
 
 use astrfleet_core::{Error, Result, time::Timestamp};
 
@@ -42,8 +42,14 @@ pub(crate) async fn drop_before(db: &Db, edge: &str) -> Result<u64> {
     Ok(u64::try_from(dropped).unwrap_or(0))
 }
 
-/// Says what to do where the role may not use the functions.
+/// Says what to do where the functions are not there yet, or the role may not use them.
 fn explain(failed: Failed) -> Error {
+    if failed.is_missing_function() {
+        return Error::conflict(
+            "messages are one table still, as the release before needs it: when no program of it runs any more, run \
+             `astrfleet migrate up --contract`",
+        );
+    }
     if failed.is_forbidden() {
         return Error::conflict(
             "this role may neither make nor drop months of messages: run `astrfleet migrate up --grant-to ROLE` as the \

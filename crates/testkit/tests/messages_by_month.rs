@@ -16,7 +16,7 @@ use astrfleet_core::{
     session::Session,
     time::Timestamp,
 };
-use astrfleet_store::{Db, PgSettings};
+use astrfleet_store::{Db, PgSettings, migrate::MIGRATIONS};
 use astrfleet_testkit::{
     contract::{
         bridge::inbound,
@@ -104,6 +104,48 @@ async fn what_there_was_becomes_the_first_month_and_goes_back() {
 
     db.migrate_down(BEFORE).await.unwrap();
     assert_eq!(places(&database).await, vec!["messages"; 10], "one table again, with all of them");
+    db.close().await;
+}
+
+#[tokio::test]
+async fn while_the_release_before_runs_messages_are_one_table_and_it_says_so() {
+    let database = Postgres::shared().await.database().await;
+    let db = opened(&database).await;
+    let parted = MIGRATIONS.iter().find(|step| step.name.ends_with("_contract_messages_by_month")).unwrap().version;
+    db.migrate_up_to(NOW, parted - 1).await.unwrap();
+    let make = Make::new();
+    let tenant = make.stored_tenant(&db, "one-table").await;
+    let session = stored_session(&db, &make, &tenant, "ada").await;
+    let system = db.system("test months");
+    let today = clock(&database).await;
+    for refused in [
+        system.make_message_month(today).await.map(u64::from),
+        system.drop_message_months(&MessageId::edge(today)).await,
+    ] {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("`astrfleet migrate up --contract`"), "{refused}");
+    }
+
+    let question = said_at(&session, today);
+    assert_eq!(accept(&db, &question, Some("one")).await, Accepted::New);
+    let again = said_at(&session, today.plus(Duration::from_secs(1)));
+    assert_eq!(accept(&db, &again, Some("one")).await, Accepted::Before(question.id.clone()));
+    let answer = Message {
+        id: said_at(&session, today.plus(Duration::from_secs(2))).id,
+        author: Author::Bot,
+        state: State::Done,
+        attachments: Vec::new(),
+        reply_to: Some(question.id.clone()),
+        ..question.clone()
+    };
+    let messages = db.messages(&tenant);
+    assert!(messages.finish(&question.id, &[State::Accepted], Outcome::Reply(answer.clone()), NOW).await.unwrap());
+    assert_eq!(places(&database).await, ["messages", "messages"]);
+
+    db.migrate_up(NOW).await.unwrap();
+    assert_eq!(places(&database).await, ["messages_begin", "messages_begin"]);
+    assert_eq!(messages.exchange(&question.id).await.unwrap().reply.unwrap().id, answer.id);
+    assert_eq!(accept(&db, &again, Some("one")).await, Accepted::Before(question.id));
     db.close().await;
 }
 

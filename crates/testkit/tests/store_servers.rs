@@ -11,7 +11,10 @@ use astrfleet_core::{
     ports::{Store, Tenants},
     session::Session,
 };
-use astrfleet_store::{Db, PgSettings, migrate::MIGRATIONS};
+use astrfleet_store::{
+    Db, PgSettings,
+    migrate::{MIGRATIONS, Migration, contracts, is_contract},
+};
 use astrfleet_testkit::{
     contract::{
         sessions::{session, stored_session},
@@ -59,6 +62,30 @@ async fn every_step_can_be_undone_and_made_again_with_rows_in_the_tables() {
         assert_eq!(db.members(&tenant).get(&owner).await.unwrap().role, Role::Owner);
         db.close().await;
     }
+}
+
+#[tokio::test]
+async fn what_the_release_before_uses_stays_until_somebody_says_that_it_is_gone() {
+    let names = |steps: &[Migration]| steps.iter().map(|step| step.name).collect::<Vec<_>>();
+    let (kept, left) = MIGRATIONS.split_at(MIGRATIONS.len() - contracts().len());
+    assert!(contracts().iter().all(|step| is_contract(step.name)) && !is_contract(kept.last().unwrap().name));
+    let database = Postgres::shared().await.database().await;
+    let db = Db::open_postgres(&database.url().into(), &PgSettings::default()).await.unwrap();
+    db.migrate_up_to(NOW, 1).await.unwrap();
+    for expected in [names(&kept[1..]), Vec::new()] {
+        assert_eq!(db.migrate_up_beside_previous(NOW).await.unwrap(), expected);
+    }
+    assert_eq!(db.migrate_up(NOW).await.unwrap(), names(left));
+
+    // Nobody uses what was never there, and SQLite's database is of one program at a time.
+    db.migrate_down(0).await.unwrap();
+    assert_eq!(db.migrate_up_beside_previous(NOW).await.unwrap(), names(MIGRATIONS));
+    db.close().await;
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Db::open_sqlite(&folder.path().join("store.db")).await.unwrap();
+    sqlite.migrate_up_to(NOW, 1).await.unwrap();
+    assert_eq!(sqlite.migrate_up_beside_previous(NOW).await.unwrap(), names(&MIGRATIONS[1..]));
+    sqlite.close().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! `migrate`: brings the database to this version's schema, or back, and says what would be done. It reaches the database
 //! itself, not a platform; run it as the owner of the tables.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context, Result, bail};
 use astrfleet_core::ports::Clock;
 use astrfleet_store::{Db, migrate::PlannedStep};
@@ -16,11 +18,14 @@ use crate::{
 /// What to do.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Make the steps that are missing; several may do so at the same moment
+    /// Make the steps that are missing, and that programs of the release before can live with; several may do so at once
     Up {
-        /// Up to this step, which is made too
-        #[arg(long, value_name = "N")]
+        /// Up to this step, which is made too, whatever it is
+        #[arg(long, value_name = "N", conflicts_with = "contract")]
         to: Option<i64>,
+        /// Also take away what only the release before uses: when no program of it runs any more
+        #[arg(long)]
+        contract: bool,
         /// Let this role use the tables afterwards, and nothing more: what the platform connects as
         #[arg(long, value_name = "ROLE")]
         grant_to: Option<String>,
@@ -59,17 +64,31 @@ pub async fn run(command: Command, config: &Config, output: Output) -> Result<()
 
 async fn act(command: Command, db: &Db, output: Output) -> Result<()> {
     match command {
-        Command::Up { to, grant_to } => {
-            let made = db.migrate_up_to(SystemClock.now(), to.unwrap_or(i64::MAX)).await?;
+        Command::Up { to, contract, grant_to } => {
+            let now = SystemClock.now();
+            let made = match to {
+                Some(to) => db.migrate_up_to(now, to).await?,
+                None if contract => db.migrate_up(now).await?,
+                None => db.migrate_up_beside_previous(now).await?,
+            };
+            let left: Vec<_> = db.missing_steps(i64::MAX).await?.iter().map(|step| step.name).collect();
             if let Some(role) = &grant_to {
                 db.grant_use_to(role).await.with_context(|| format!("the role {role} cannot be let use the tables"))?;
             }
-            let sentence = if made.is_empty() {
-                "The database has every step already.".to_owned()
-            } else {
-                format!("Made: {}.", made.join(", "))
+            let mut sentence = match (made.is_empty(), left.is_empty()) {
+                (true, true) => "The database has every step already.".to_owned(),
+                (true, false) => "Nothing was made.".to_owned(),
+                (false, _) => format!("Made: {}.", made.join(", ")),
             };
-            output.done(&json!({"made": made, "granted_to": grant_to}), &sentence);
+            if !left.is_empty() {
+                let _ = write!(sentence, " Left: {}.", left.join(", "));
+                if to.is_none() {
+                    sentence.push_str(
+                        " When no program of the release before runs any more: `astrfleet migrate up --contract`.",
+                    );
+                }
+            }
+            output.done(&json!({"made": made, "left": left, "granted_to": grant_to}), &sentence);
         }
         Command::Down { to, yes } => {
             let steps = db.undoable_steps(to).await?;

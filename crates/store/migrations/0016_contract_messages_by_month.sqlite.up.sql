@@ -1,0 +1,1 @@
+-- SQLite has no partitions: its one table keeps its unique indexes.
