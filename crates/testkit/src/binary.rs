@@ -386,6 +386,23 @@ pub fn built_binary() -> PathBuf {
     built.expect("the platform's binary is missing: cargo build -p astrfleet")
 }
 
+/// The release before this one; its commit comes first.
+const PREVIOUS_RELEASE: &str = include_str!("../../store/migrations/previous_release");
+
+/// The program of the release before, which `make test` builds to `target/previous`.
+///
+/// # Panics
+/// When it was not built, with the line that builds it.
+#[must_use]
+pub fn previous_binary() -> PathBuf {
+    let built = Path::new("previous").join(&PREVIOUS_RELEASE[..12]).join("astrfleet");
+    let test = std::env::current_exe().unwrap();
+    let found = test.ancestors().map(|folder| folder.join(&built)).find(|program| program.is_file());
+    found.unwrap_or_else(|| {
+        panic!("target/{} is missing: make test ARGS=\"-p astrfleet --test upgrade\"", built.display())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::{

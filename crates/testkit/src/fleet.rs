@@ -43,7 +43,8 @@ use crate::{
 pub const ROLES: [&str; 7] = ["gateway", "auth", "tenant", "session", "message", "llm", "manager"];
 /// The first administrator.
 pub const ADMIN: &str = "admin@fleet.test";
-const PASSWORD: &str = "only for fleets 1";
+/// Everybody's.
+pub const PASSWORD: &str = "only for fleets 1";
 const SECRET: &str = "a secret of fleets, of at least 32 characters";
 /// Ports for the bots of one fleet.
 const BOT_PORTS: u32 = 20;
@@ -70,6 +71,8 @@ pub struct FleetOptions {
     pub disk_megabytes: Option<u32>,
     /// How long all of it may take to be ready; the first time, the bots' environment may have to be prepared.
     pub ready_within: Duration,
+    /// What its processes are; by default the binary that is tested.
+    pub program: PathBuf,
 }
 
 impl Default for FleetOptions {
@@ -81,6 +84,7 @@ impl Default for FleetOptions {
             with_s3: false,
             disk_megabytes: None,
             ready_within: Duration::from_mins(10),
+            program: built_binary(),
         }
     }
 }
@@ -111,6 +115,7 @@ pub struct Fleet {
     members: Vec<Member>,
     environment: Vec<(String, String)>,
     ready_within: Duration,
+    program: PathBuf,
     _models: Service,
 }
 
@@ -161,7 +166,7 @@ impl Fleet {
             ]);
         }
         let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let ready_within = options.ready_within;
+        let (ready_within, program) = (options.ready_within, options.program);
         let mut fleet = Self {
             postgres,
             database,
@@ -173,6 +178,7 @@ impl Fleet {
             members,
             environment,
             ready_within,
+            program,
             _models: models,
         };
         for index in 0..fleet.members.len() {
@@ -184,12 +190,10 @@ impl Fleet {
         fleet
     }
 
-    fn spawn(&mut self, index: usize, further: &[(&str, &str)]) {
-        let (data, config) = (self.data_dir(), self.folder.path().join("astrfleet.toml"));
-        let member = &mut self.members[index];
-        let mut command = Command::new(built_binary());
-        command.args(["serve", "--roles", member.role, "--json", "--listen", &format!("127.0.0.1:{}", member.port)]);
-        command.arg("--data-dir").arg(data).arg("--config").arg(config).arg("--runtime-dir").arg(runtime_dir());
+    /// A verb of the program with the settings of the fleet, and nobody else's.
+    fn command(&self, verb: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(verb).arg("--config").arg(self.folder.path().join("astrfleet.toml"));
         let own = std::env::vars_os().map(|(name, _)| name);
         for name in own.filter(|name| name.to_string_lossy().starts_with("ASTRFLEET")) {
             command.env_remove(name);
@@ -197,8 +201,17 @@ impl Fleet {
         for name in FOREIGN {
             command.env_remove(name);
         }
-        command.envs(self.environment.iter().cloned()).envs(further.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    fn spawn(&mut self, index: usize, further: &[(&str, &str)]) {
+        let member = &self.members[index];
+        let listen = format!("127.0.0.1:{}", member.port);
+        let mut command = self.command(&["serve", "--roles", member.role, "--json", "--listen", &listen]);
+        command.arg("--data-dir").arg(self.data_dir()).arg("--runtime-dir").arg(runtime_dir());
+        command.envs(further.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let member = &mut self.members[index];
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         member.output.begin();
         tokio::spawn(collect(child.stdout.take().unwrap(), Arc::clone(&member.output)));
@@ -342,6 +355,29 @@ impl Fleet {
         }
         self.spawn(index, further);
         self.wait_until_ready(index).await;
+    }
+
+    /// What starts from now on is this program. What runs, runs on.
+    pub fn go_over_to(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
+    /// Runs a verb of the program to its end, as one would beside the fleet, and gives what it printed.
+    ///
+    /// # Panics
+    /// When it fails, with what it said.
+    pub async fn run(&self, verb: &[&str]) -> String {
+        let output = self.command(verb).output().await.unwrap();
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{verb:?}: {}{}", said(&output.stdout), said(&output.stderr));
+        said(&output.stdout)
+    }
+
+    /// What the process of this name is: the program that it was started from.
+    #[must_use]
+    pub fn program_of(&self, name: &str) -> PathBuf {
+        let child = self.members[self.index(name)].child.as_ref().expect("the process runs");
+        std::fs::read_link(format!("/proc/{}/exe", pid(child))).unwrap()
     }
 
     /// Starts every process again that has ended, as whatever supervises them would.

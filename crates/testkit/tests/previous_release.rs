@@ -1,18 +1,26 @@
-//! The program of the release before bears the schema of this one: every statement of it, as it was written down at that
-//! release, is planned by the server on the schema as it is now.
+//! The program of the release before bears the schema of this one: every statement of it is planned by the server on the
+//! schema as it is while both programs run. What a run of that program may not touch, is found here; what it does with the
+//! answers, by `upgrade` in `cli`, where it does run.
 //!
-//! A step that is named `contract` may break them: it takes away what the release before had stopped using. Then the list
-//! is written anew with `release_statements`, which says that this release is the one that counts from now on.
+//! The steps that are named `contract` and that it does not know are left out: they are made when it is gone.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use std::collections::BTreeMap;
 
-use astrfleet_store::{Db, PgSettings};
+use astrfleet_store::{
+    Db, PgSettings,
+    migrate::{MIGRATIONS, contracts},
+};
 use astrfleet_testkit::{contract::store::NOW, postgres::Postgres};
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 
 const PREVIOUS: &str = include_str!("../../store/migrations/previous_release_statements.json");
+
+/// The newest step that is made while the release before runs.
+fn newest_beside() -> i64 {
+    MIGRATIONS[MIGRATIONS.len() - contracts().len() - 1].version
+}
 
 fn previous() -> BTreeMap<String, String> {
     let previous: BTreeMap<String, String> = serde_json::from_str(PREVIOUS).unwrap();
@@ -41,7 +49,7 @@ fn parameters(sql: &str) -> usize {
 async fn every_statement_of_the_release_before_is_planned_on_postgres() {
     let database = Postgres::shared().await.database().await;
     let db = Db::open_postgres(&database.url().into(), &PgSettings::default()).await.unwrap();
-    db.migrate_up(NOW).await.unwrap();
+    db.migrate_up_to(NOW, newest_beside()).await.unwrap();
     let held = PgPool::connect(&database.url()).await.unwrap();
     let mut connection = held.acquire().await.unwrap();
     let mut broken = Vec::new();
@@ -68,7 +76,7 @@ async fn every_statement_of_the_release_before_is_planned_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let db = Db::open_sqlite(&path).await.unwrap();
-    db.migrate_up(NOW).await.unwrap();
+    db.migrate_up_to(NOW, newest_beside()).await.unwrap();
     let raw = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let mut broken = Vec::new();
     for (name, sql) in previous() {
