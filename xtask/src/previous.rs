@@ -99,10 +99,14 @@ fn take(workspace: &Workspace, commit: &str, folder: &Path) -> Result<()> {
 /// A clone without its history may lack the commit: it is asked for once.
 fn fetch(workspace: &Workspace, commit: &str) -> Result<()> {
     println!("this clone does not have {commit}");
-    let shallow = output(git(workspace).args(["rev-parse", "--is-shallow-repository"]))?.trim() == "true";
-    // A clone with its history keeps it.
-    let depth = if shallow { &["--depth=1"][..] } else { &[] };
-    errand(git(workspace).args(["fetch", "--no-tags"]).args(depth).args(["origin", commit]))
+    let from_origin = |depth: &[&str], what: &[&str]| {
+        errand(git(workspace).args(["fetch", "--no-tags"]).args(depth).arg("origin").args(what))
+    };
+    if output(git(workspace).args(["rev-parse", "--is-shallow-repository"]))?.trim() != "true" {
+        return from_origin(&[], &[commit]);
+    }
+    // Not every server gives away a commit by its hash.
+    from_origin(&["--depth=1"], &[commit]).or_else(|_| from_origin(&["--unshallow"], &[]))
 }
 
 /// Builds without what is only for whoever works on it, and gives the program.

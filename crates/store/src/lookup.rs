@@ -106,8 +106,8 @@ impl Reader {
             None => self.servers.connect(&FIND).await?,
         };
         let scope = scope::list(asked.iter().map(|asked| &asked.tenant));
-        let begin = AssertSqlSafe(Scope::Tenants(&scope).begin(Access::Read));
-        let mut begun = run(&BEGIN, connection.begin_with(begin)).await?;
+        let within = AssertSqlSafe(Scope::Tenants(&scope).begin(Access::Read));
+        let mut begun = run(&BEGIN, connection.begin_with(within)).await?;
         let (tenants, sessions): (Vec<_>, Vec<_>) =
             asked.iter().map(|asked| (asked.tenant.as_str(), asked.session.as_str())).unzip();
         let find = sqlx::query_as::<_, RowWithNewest>(FIND.sql).bind(tenants).bind(sessions);
