@@ -96,6 +96,22 @@ impl World {
         };
         deliveries
     }
+
+    /// What the platform itself did, by the tenant's audit log: written after it was done.
+    async fn noted(&self) -> Value {
+        let waited = async {
+            loop {
+                let log = self.test.get(&self.owner, "/tenants/acme/audit-log").await.expect(200);
+                if let Some(entry) =
+                    log.json["items"].as_array().unwrap().iter().find(|entry| entry["actor"] == "system")
+                {
+                    return entry.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waited).await.expect("an entry of the platform's")
+    }
 }
 
 fn kinds(got: &[Got]) -> Vec<&str> {
@@ -288,8 +304,7 @@ async fn a_webhook_that_takes_nothing_for_five_days_is_switched_off_and_it_is_sa
     let notice =
         told.iter().find(|event| event.kind == "webhook.disabled").unwrap_or_else(|| panic!("none of {newest}"));
     assert_eq!(notice.data["webhook"]["url"], world.receiver.url());
-    let audit = world.test.get(&owner, "/tenants/acme/audit-log").await.expect(200);
-    let entry = audit.json["items"].as_array().unwrap().iter().find(|entry| entry["actor"] == "system").unwrap();
+    let entry = world.noted().await;
     assert_eq!((&entry["action"], &entry["detail"]["reason"]), (&json!("webhook.manage"), &json!("failing")));
     let deliveries = world.test.get(&owner, &format!("{path}/deliveries?state=pending")).await.expect(200);
     assert_eq!(deliveries.json["items"], json!([]), "nothing waits any more");
