@@ -505,6 +505,10 @@ fn config(members: &[Member], provider: &FakeProvider, models: u16, options: &mu
         api_key = "sk-of-the-fleet"
         models = {{ fast = "fake-fast" }}
         timeout_s = 10
+        # All faults together take more than a day's messages of a free tenant.
+        [plans.free]
+        messages_per_day = 1000000
+        tokens_per_month = 1000000000
         [bots]
         port_first = {ports}
         port_last = {}
