@@ -334,7 +334,8 @@ async fn postgres(url: &str, history: &mut History) -> Outcome<()> {
     .fetch_all(&mut connection)
     .await?;
     let indexes: Vec<(String, String)> = sqlx::query_as(
-        "SELECT format('DROP INDEX %s', indexrelid::regclass), pg_get_indexdef(indexrelid) FROM pg_index
+        "SELECT format('DROP INDEX %s', indexrelid::regclass),
+            replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON ') FROM pg_index
         WHERE indrelid = 'messages'::regclass AND NOT EXISTS (
             SELECT 1 FROM pg_constraint WHERE conrelid = indrelid AND conindid = indexrelid
         )",
@@ -355,7 +356,7 @@ async fn postgres(url: &str, history: &mut History) -> Outcome<()> {
     sink.send(rows.into_bytes()).await?;
     sink.finish().await?;
 
-    let copy = format!("COPY messages ({COLUMNS_OF_MESSAGE}) FROM STDIN (FREEZE)");
+    let copy = format!("COPY messages ({COLUMNS_OF_MESSAGE}) FROM STDIN");
     let mut sink = connection.copy_in_raw(&copy).await?;
     let (mut rows, tenant) = (String::new(), history.tenant.clone());
     let each = history.each(async |line: Line<'_>| {
