@@ -26,6 +26,6 @@ pub(super) async fn handler(
     State(app): State<App>,
     of: InTenant<may::TenantExport>,
 ) -> Result<Json<Page<Export>>, Problem> {
-    let items = app.store.exports(&of.tenant.id).list(export::LISTED_MAX).await?;
+    let items = app.store.exports(&of.tenant.id).list(export::KEPT_MAX).await?;
     Ok(Json(Page { items, next_cursor: None }))
 }

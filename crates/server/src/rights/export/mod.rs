@@ -30,7 +30,7 @@ const ABANDONED_AFTER: Duration = Duration::from_mins(5);
 /// How often one is begun.
 const ATTEMPTS_MAX: i64 = 3;
 /// Exports that are kept of one tenant, done or not.
-const KEPT_MAX: u32 = 10;
+pub(super) const KEPT_MAX: u32 = 10;
 /// Exports of one run.
 const BATCH: u32 = 20;
 /// Pieces of an archive that wait to be stored.
@@ -93,9 +93,6 @@ pub(super) async fn delete_all(app: &App, tenant: &TenantId) -> Result<u64> {
     }
     Ok(deleted)
 }
-
-/// The limit on the list of a tenant's exports.
-pub(super) const LISTED_MAX: u32 = KEPT_MAX;
 
 pub(super) fn export(app: &App) -> Loop {
     let (app, wake) = (app.clone(), Arc::clone(&app.tenant.export_wake.0));
