@@ -20,7 +20,7 @@ use crate::{
     rows::MAX_ROWS,
     scope::{self, Access, Scope},
     sessions::{RowWithNewest, session_columns},
-    statement::{BEGIN, Statement, run},
+    statement::{BEGIN, ROLLBACK, Statement, run},
 };
 
 /// Not declared: PostgreSQL alone has it, and `session.get_with_newest` is what it stands for.
@@ -119,7 +119,7 @@ impl Reader {
             }
         }
         // Whoever asked has gone on already. It wrote nothing.
-        run(&BEGIN, begun.rollback()).await?;
+        run(&ROLLBACK, begun.rollback()).await?;
         self.connection = Some(connection);
         Ok(())
     }

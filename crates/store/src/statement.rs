@@ -23,6 +23,8 @@ pub struct Statement {
 pub(crate) const BEGIN: Statement = Statement { name: "transaction.begin", what: "transaction", sql: "BEGIN" };
 /// Ends one.
 pub(crate) const COMMIT: Statement = Statement { name: "transaction.commit", what: "transaction", sql: "COMMIT" };
+/// Ends one that changed nothing.
+pub(crate) const ROLLBACK: Statement = Statement { name: "transaction.rollback", what: "transaction", sql: "ROLLBACK" };
 
 /// Declares the statements of a module: `"what"; NAME = "aggregate.verb", "SQL"; …`. `STATEMENTS` lists them.
 macro_rules! statements {
