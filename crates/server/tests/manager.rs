@@ -12,7 +12,7 @@ use astrfleet_core::{
     ports::{BusEvent, Store},
     tenant::Tenant,
 };
-use astrfleet_server::config::ServerConfig;
+use astrfleet_server::{config::ServerConfig, manager::Route};
 use astrfleet_testkit::app::{Caller, TestApp};
 use axum::{body::Body, http::Request};
 use futures_util::StreamExt;
@@ -41,13 +41,14 @@ async fn works(app: &TestApp) -> usize {
     adopted
 }
 
-/// Waits until a bot is as it should be.
+/// Waits until a bot is as it should be, in the store and for those who ask where it is: a change is stored first and
+/// known a moment later.
 async fn until(app: &TestApp, tenant: &Tenant, so: impl Fn(&Instance) -> bool) -> Instance {
     let waits = async {
         loop {
             app.app.manager.wake(&tenant.id);
             let instance = app.instance(tenant).await;
-            if so(&instance) {
+            if so(&instance) && is_known(app, &instance) {
                 return instance;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -57,6 +58,13 @@ async fn until(app: &TestApp, tenant: &Tenant, so: impl Fn(&Instance) -> bool) -
         panic!("never so: {:?}", app.instance(tenant).await);
     };
     instance
+}
+
+fn is_known(app: &TestApp, instance: &Instance) -> bool {
+    match app.app.manager.route(&instance.tenant_id) {
+        Route::Ready { generation, .. } => instance.is_ready() && instance.generation == generation,
+        Route::NotReady { observed, .. } => !instance.is_ready() && instance.observed == observed,
+    }
 }
 
 async fn until_ready(app: &TestApp, tenant: &Tenant) -> Instance {
