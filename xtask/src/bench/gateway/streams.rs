@@ -23,6 +23,7 @@ const STREAMS_OF_ROLE: usize = 3_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\ne\r\ndata: begins\n\n\r\n";
+const READY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const LAST: &[u8] = b"d\r\ndata: lasts\n\n\r\n0\r\n\r\n";
 
 /// The roles that send events, and whose they are.
@@ -73,7 +74,7 @@ fn open(gateway: SocketAddr, senders: &[Sender], tokens: &Tokens) -> Result<Vec<
     opened.collect()
 }
 
-/// Begins a stream on each connection and keeps it open.
+/// Begins a stream for each that asks, and keeps it open.
 struct Sender {
     role: &'static str,
     path: &'static str,
@@ -100,13 +101,20 @@ impl Sender {
 }
 
 fn begin(listener: &TcpListener) -> Result<TcpStream> {
-    let (mut stream, _) = listener.accept()?;
-    let mut head = BufReader::new(&stream);
-    let mut line = String::new();
-    while line != "\r\n" {
-        line.clear();
-        ensure!(head.read_line(&mut line)? > 0, "nothing was asked");
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        let mut head = BufReader::new(&stream);
+        let (mut asked, mut line) = (String::new(), String::new());
+        head.read_line(&mut asked)?;
+        while line != "\r\n" {
+            line.clear();
+            ensure!(head.read_line(&mut line)? > 0, "nothing was asked");
+        }
+        // The gateway looks every second whether the role is there.
+        let is_probe = asked.starts_with("GET /ready ");
+        stream.write_all(if is_probe { READY } else { HEAD })?;
+        if !is_probe {
+            return Ok(stream);
+        }
     }
-    stream.write_all(HEAD)?;
-    Ok(stream)
 }
