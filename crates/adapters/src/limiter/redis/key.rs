@@ -158,9 +158,7 @@ impl Key {
             return None;
         }
         let back = std::mem::take(&mut self.unused) + std::mem::take(&mut self.older.count);
-        let debt = self.own_used(now).div_euclid(self.rules.own_interval());
-        let part = i64::from(self.own_used(now).rem_euclid(self.rules.own_interval()) > 0);
-        let debt = u32::try_from(debt + part).unwrap_or(u32::MAX);
+        let debt = self.debt(now);
         // A key that nobody asks about any more gives back what it has and takes no more.
         let is_idle = now.saturating_sub(self.touched_at) >= LEASE_NS;
         let asked = Asked { debt, back, want: if is_idle { 0 } else { self.wanted }, at: now };
@@ -173,11 +171,13 @@ impl Key {
         let Some(asked) = self.asked.take() else { return false };
         self.settle(now);
         self.full_at = now.saturating_add(answer.full_in);
-        let told = self.rules.own_interval().saturating_mul(i64::from(asked.debt));
-        self.own_full_at = self.own_full_at.saturating_sub(told).max(now);
+        self.pay(asked.debt, now);
         if answer.granted > 0 {
+            // The bucket did not know of what was allowed meanwhile: that comes first.
+            let owed = self.debt(now).min(answer.granted);
+            self.pay(owed, now);
             self.older = self.newer;
-            self.newer = Lease { count: answer.granted, until: asked.at.saturating_add(LEASE_NS) };
+            self.newer = Lease { count: answer.granted - owed, until: asked.at.saturating_add(LEASE_NS) };
             if asked.at.saturating_sub(self.leased_at) < BUSY_NS {
                 self.wanted = self.wanted.saturating_mul(2).min(self.rules.lease_max());
             }
@@ -195,6 +195,17 @@ impl Key {
     /// Whether forgetting it changes nothing.
     pub(super) fn is_idle(&self, now: i64) -> bool {
         self.asked.is_none() && self.leased() == 0 && self.unused == 0 && self.used(now) == 0
+    }
+
+    /// Requests that were allowed without having asked, and neither told nor paid. What is left of one counts whole.
+    fn debt(&self, now: i64) -> u32 {
+        let owed = self.own_used(now).saturating_add(self.rules.own_interval() - 1) / self.rules.own_interval();
+        u32::try_from(owed).unwrap_or(u32::MAX)
+    }
+
+    fn pay(&mut self, requests: u32, now: i64) {
+        let paid = self.rules.own_interval().saturating_mul(i64::from(requests));
+        self.own_full_at = self.own_full_at.saturating_sub(paid).max(now);
     }
 
     fn leased(&self) -> u32 {

@@ -161,6 +161,21 @@ proptest! {
 }
 
 #[test]
+fn the_first_burst_of_one_alone_is_all_of_it_however_late_the_answers_are() {
+    let limit = Limit { amount: 3, per: Duration::from_mins(1) };
+    for delay in [1_000_000, 30_000_000, 400_000_000] {
+        for between in 0..20 {
+            let mut world = World::new(limit, 1, vec![delay]);
+            for _ in 0..8 {
+                world.take(0);
+                world.wait(between * 10_000_000);
+            }
+            assert_eq!(world.allowed.len(), 3, "answers after {delay} ns, requests every {between}0 ms");
+        }
+    }
+}
+
+#[test]
 fn one_after_another_uses_all_of_it() {
     let limit = Limit { amount: 300, per: Duration::from_hours(1) };
     let mut world = World::new(limit, 3, vec![1_000_000]);
