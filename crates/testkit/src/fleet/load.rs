@@ -33,6 +33,8 @@ pub struct Outcome {
     pub answered: usize,
     /// Ended without one, and said so.
     pub failed: usize,
+    /// What they said.
+    pub failures: Vec<String>,
     /// Acknowledged, and not there, or never at an end.
     pub lost: usize,
     /// Stored or answered more than once.
@@ -203,7 +205,10 @@ impl Tally {
                 outcome.doubled += usize::from(replies > 1);
                 match message["state"].as_str().unwrap_or_default() {
                     "done" if replies > 0 => outcome.answered += 1,
-                    "failed" | "blocked" => outcome.failed += 1,
+                    "failed" | "blocked" => {
+                        outcome.failed += 1;
+                        outcome.failures.push(format!("{id}: {}", message["failure"]));
+                    }
                     _ => outcome.lost += 1,
                 }
             }
