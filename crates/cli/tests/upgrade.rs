@@ -62,7 +62,7 @@ async fn the_release_before_and_this_one_serve_together() {
     let outcome = tally.settle(&key, "acme", PATIENCE).await;
     println!("upgraded: {outcome:?}, refused {}, longest outage {:?}", tally.refused, tally.outage);
     assert_eq!((outcome.lost, outcome.doubled, outcome.leaked), (0, 0, 0), "{outcome:?}");
-    // One run in six has an answer that the end of an old process of role `llm` cut short: its client is told.
+    // Now and then the end of an old process of role `llm` cuts an answer short: its client is told.
     assert!(outcome.failed <= 1 && outcome.failures.iter().all(|why| why.contains("model_failed")), "{outcome:?}");
     for (path, history) in [said, meanwhile, both, after, last] {
         for gateway in fleet.gateways() {
