@@ -1,6 +1,6 @@
 //! A rolling upgrade from the release before: a fleet of its real program serves while the present one migrates the
 //! database, goes on on the new schema, and is replaced process by process. All the time clients write; no acknowledged
-//! message is lost or answered twice, and what was said before is read after. At most one has to be sent again.
+//! message is lost or answered twice, and what was said before is read after.
 //!
 //! Which release that is stands in `crates/store/migrations/previous_release`; `make test` builds its program. It needs not be
 //! started again on the new schema: a supervisor starts the new one.
@@ -61,9 +61,7 @@ async fn the_release_before_and_this_one_serve_together() {
     let tally = load.stop().await;
     let outcome = tally.settle(&key, "acme", PATIENCE).await;
     println!("upgraded: {outcome:?}, refused {}, longest outage {:?}", tally.refused, tally.outage);
-    assert_eq!((outcome.lost, outcome.doubled, outcome.leaked), (0, 0, 0), "{outcome:?}");
-    // Now and then the end of an old process of role `llm` cuts an answer short: its client is told.
-    assert!(outcome.failed <= 1 && outcome.failures.iter().all(|why| why.contains("model_failed")), "{outcome:?}");
+    assert_eq!((outcome.lost, outcome.doubled, outcome.leaked, outcome.failed.len()), (0, 0, 0, 0), "{outcome:?}");
     for (path, history) in [said, meanwhile, both, after, last] {
         for gateway in fleet.gateways() {
             assert_eq!(key.at(gateway.url()).get(&path).await.ok()["items"], history, "{path}");

@@ -225,7 +225,7 @@ impl Field {
             let outcome = tally.settle(&self.keys[tenant], tenant, PATIENCE).await;
             row.accepted += outcome.accepted;
             row.answered += outcome.answered;
-            row.failed += outcome.failed;
+            row.failed += outcome.failed.len();
             row.lost += outcome.lost;
             row.doubled += outcome.doubled;
             row.leaked += outcome.leaked + self.readable_by_others(tenant, tally.accepted.keys()).await;

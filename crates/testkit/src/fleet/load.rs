@@ -31,10 +31,8 @@ pub struct Outcome {
     pub accepted: usize,
     /// With an answer.
     pub answered: usize,
-    /// Ended without one, and said so.
-    pub failed: usize,
-    /// What they said.
-    pub failures: Vec<String>,
+    /// Ended without one: which, and what they said.
+    pub failed: Vec<String>,
     /// Acknowledged, and not there, or never at an end.
     pub lost: usize,
     /// Stored or answered more than once.
@@ -174,7 +172,7 @@ impl Tally {
         let deadline = Instant::now() + patience;
         loop {
             let outcome = self.look(key, tenant).await;
-            if outcome.answered + outcome.failed == outcome.accepted || Instant::now() > deadline {
+            if outcome.answered + outcome.failed.len() == outcome.accepted || Instant::now() > deadline {
                 return outcome;
             }
             tokio::time::sleep(4 * LOOK_EVERY).await;
@@ -205,10 +203,7 @@ impl Tally {
                 outcome.doubled += usize::from(replies > 1);
                 match message["state"].as_str().unwrap_or_default() {
                     "done" if replies > 0 => outcome.answered += 1,
-                    "failed" | "blocked" => {
-                        outcome.failed += 1;
-                        outcome.failures.push(format!("{id}: {}", message["failure"]));
-                    }
+                    "failed" | "blocked" => outcome.failed.push(format!("{id}: {}", message["failure"])),
                     _ => outcome.lost += 1,
                 }
             }
