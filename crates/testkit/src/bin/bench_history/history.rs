@@ -2,16 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use astrfleet_core::{
     id::{Ids, MessageId, SessionId, TenantId},
-    ports::{Clock, Rng},
+    ports::testing::{CountingRng, FixedClock},
     search::BLOCK_MESSAGES,
     time::Timestamp,
 };
@@ -35,24 +32,6 @@ const AGE: Duration = Duration::from_hours(2);
 const UNINDEXED: u32 = 512;
 /// How many of each thing that may be asked for are told.
 const SAMPLE: u32 = 4_000;
-
-/// A clock that is turned by hand: ids have the time of what they name.
-#[derive(Default)]
-struct Dial(AtomicI64);
-
-impl Clock for Dial {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Relaxed))
-    }
-}
-
-struct Random;
-
-impl Rng for Random {
-    fn fill(&self, bytes: &mut [u8]) {
-        aws_lc_rs::rand::fill(bytes).unwrap_or_default();
-    }
-}
 
 /// What is made up.
 pub(crate) struct History {
@@ -80,10 +59,11 @@ impl History {
     /// `messages` of `tenant`, the last of them said [`AGE`] ago.
     pub(crate) fn new(tenant: TenantId, messages: u32) -> Self {
         let begin = now().minus(AGE).minus(STEP * messages);
-        let dial = Arc::new(Dial::default());
-        let ids = Ids::new(Arc::clone(&dial) as _, Arc::new(Random));
+        // Ids have the time of what they name.
+        let clock = Arc::new(FixedClock::at(0));
+        let ids = Ids::new(Arc::clone(&clock) as _, Arc::new(CountingRng::default()));
         let session = |number: u32| {
-            dial.0.store(at(begin, number / AT_ONCE * WAVE).micros(), Relaxed);
+            clock.set(at(begin, number / AT_ONCE * WAVE));
             ids.session()
         };
         let sessions = (0..messages.div_ceil(WAVE) * AT_ONCE).map(session).collect();
@@ -94,12 +74,13 @@ impl History {
 
     /// Makes every message up, in the order in which they were said.
     pub(crate) async fn each(&mut self, mut take: impl AsyncFnMut(Line<'_>) -> Outcome<()>) -> Outcome<()> {
-        let dial = Arc::new(Dial::default());
-        let ids = Ids::new(Arc::clone(&dial) as _, Arc::new(Random));
+        // Ids have the time of what they name.
+        let clock = Arc::new(FixedClock::at(0));
+        let ids = Ids::new(Arc::clone(&clock) as _, Arc::new(CountingRng::default()));
         let mut last = None;
         for number in 0..self.messages {
             let moment = at(self.begin, number);
-            dial.0.store(moment.micros(), Relaxed);
+            clock.set(moment);
             let id = ids.message();
             for known in [&mut self.edges, &mut self.sample] {
                 if let Some(known) = known.get_mut(&number) {
