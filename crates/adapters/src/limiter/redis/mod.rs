@@ -19,8 +19,8 @@
 //! used), and, where every replica meets a key unprepared at the moment at which the others have emptied its bucket, one
 //! amount more. That amount is a debt: the bucket stays closed until it is paid, so that in the long run it is `amount`
 //! per `per`. A lease first pays for what was allowed while it was on its way; without that, one replica alone would meet
-//! the term in its first burst. While Redis is away, any window holds at most `max(amount, R) + w / T`. Each time that Redis loses
-//! the buckets (killed, flushed, failed over) adds at most one `amount`, once.
+//! the term in its first burst. While Redis is away, any window holds at most `max(amount, R) + w / T`. Each time that
+//! Redis loses the buckets (killed, flushed, failed over) adds at most one `amount`, once.
 //!
 //! Why debts end: a replica allows without asking only while it believes that something is there. Of the last charges
 //! of all replicas, at most one share each lies after the last moment at which somebody rightly believed that, so the
