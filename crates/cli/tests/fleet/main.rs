@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use astrfleet_testkit::{
     client::Api,
+    fake_provider::Behaviour,
     fleet::{Fleet, FleetOptions, Load, ROLES},
 };
 use serde_json::json;
@@ -24,6 +25,7 @@ async fn the_roles_apart() {
     the_whole_path(&fleet, &owner, &key).await;
     what_is_internal(&fleet, &key).await;
     each_is_killed(&mut fleet, &key).await;
+    another_process_is_asked_for_the_model(&mut fleet, &key).await;
     a_circuit_opens_and_closes(&mut fleet, &key).await;
     bots_change_hands(&mut fleet, &owner, &key).await;
 }
@@ -103,6 +105,25 @@ async fn each_is_killed(fleet: &mut Fleet, key: &Api) {
     println!("killed in turn: {outcome:?}, refused {}, longest outage {:?}", tally.refused, tally.outage);
     assert_eq!((outcome.lost, outcome.doubled), (0, 0), "{outcome:?}");
     assert!(outcome.answered > 0);
+}
+
+/// A process that dies before the answer of a model began fails no message: the bot asks once more.
+async fn another_process_is_asked_for_the_model(fleet: &mut Fleet, key: &Api) {
+    let [asked, other] = fleet.of("llm").try_into().unwrap();
+    assert!(fleet.terminate(&other).await, "it ended in order");
+    let session = key.post("/api/v1/tenants/acme/sessions", json!({"end_user": "bob"})).await.ok();
+    let path = format!("/api/v1/tenants/acme/sessions/{}/messages?wait=60", session["id"].as_str().unwrap());
+    let silent = Behaviour { stall_after: Some(0), ..Behaviour::default() };
+    fleet.provider.next(silent);
+    let exchange = tokio::spawn({
+        let key = key.clone();
+        async move { key.post(&path, json!({"text": "are you there?"})).await.ok() }
+    });
+    fleet.provider.wait_until(|counts| counts.stalled == 1).await;
+    fleet.restart(&other).await;
+    fleet.kill_9(&asked).await;
+    assert_eq!(exchange.await.unwrap()["reply"]["text"], "echo: are you there?");
+    fleet.restart(&asked).await;
 }
 
 /// A process that fails is left alone, and trusted again when it is back.
