@@ -2,37 +2,25 @@
 //! in front of a model provider that is a fake. Each can be killed, frozen, ended in order and started again on its port.
 
 mod load;
+mod service;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use rustix::process::Signal;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    process::{Child, Command},
-    task::AbortHandle,
-};
+use tokio::process::{Child, Command};
 
 pub use self::load::{Load, Outcome, Tally};
+use self::service::Service;
 use crate::{
     binary::{FOREIGN, Output, built_binary, collect},
     client::Api,
     disk::SmallDisk,
     fake_provider::FakeProvider,
     parts::runtime_dir,
-    ports::{free_port, listen},
+    ports::free_port,
     postgres::{Database, Postgres},
     processes::{signal, working_in},
     redis::Redis,
@@ -116,7 +104,7 @@ pub struct Fleet {
     environment: Vec<(String, String)>,
     ready_within: Duration,
     program: PathBuf,
-    _models: Service,
+    models: Service,
 }
 
 impl Fleet {
@@ -136,8 +124,7 @@ impl Fleet {
                 members.push(Member { role, name: format!("{role}-{number}"), port: free_port(), child: None, output });
             }
         }
-        let models = members.iter().filter(|member| member.role == "llm").map(|member| member.port);
-        let models = Service::start(models.collect());
+        let models = Service::start();
         let config = config(&members, &provider, models.port, &mut options);
         std::fs::write(folder.path().join("astrfleet.toml"), config).unwrap();
         let s3 = if options.with_s3 { Some(S3::seaweed().await) } else { None };
@@ -179,7 +166,7 @@ impl Fleet {
             environment,
             ready_within,
             program,
-            _models: models,
+            models,
         };
         for index in 0..fleet.members.len() {
             fleet.spawn(index, &[]);
@@ -224,7 +211,12 @@ impl Fleet {
         let member = &mut self.members[index];
         let child = member.child.as_mut().unwrap();
         let why = tokio::select! {
-            _ = member.output.wait_for("ready") => return,
+            _ = member.output.wait_for("ready") => {
+                if member.role == "llm" {
+                    self.models.take_in(member.port);
+                }
+                return;
+            }
             status = child.wait() => format!("ended with {status:?}"),
             () = tokio::time::sleep(limit) => "was not ready in time".to_owned(),
         };
@@ -321,7 +313,7 @@ impl Fleet {
         }
     }
 
-    /// Asks a process to end, and waits until it has. Returns whether it ended well.
+    /// Asks a process to end, and waits until it has; nobody new is sent to it meanwhile. Returns whether it ended well.
     ///
     /// # Panics
     /// When it has not after a minute.
@@ -329,6 +321,7 @@ impl Fleet {
         let index = self.index(name);
         let member = &mut self.members[index];
         let mut child = member.child.take().expect("the process runs");
+        self.models.leave_out(member.port);
         signal(pid(&child), Signal::TERM);
         let ended = tokio::time::timeout(END_PATIENCE, child.wait()).await;
         ended.unwrap_or_else(|late| panic!("{name} runs on ({late}):\n{}", member.output.end())).unwrap().success()
@@ -518,41 +511,4 @@ fn config(members: &[Member], provider: &FakeProvider, models: u16, options: &mu
         ports + BOT_PORTS - 1,
         options.config,
     )
-}
-
-/// One address in front of several: each connection goes to the next one that accepts it, as a service of a cluster does.
-struct Service {
-    port: u16,
-    task: AbortHandle,
-}
-
-impl Service {
-    fn start(ports: Vec<u16>) -> Self {
-        let listener = listen();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let next = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(async move {
-            let listener = TcpListener::from_std(listener).unwrap();
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (ports, first) = (ports.clone(), next.fetch_add(1, Ordering::Relaxed));
-                tokio::spawn(async move {
-                    for number in 0..ports.len() {
-                        let port = ports[(first + number) % ports.len()];
-                        if let Ok(mut server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await {
-                            tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-        Self { port, task: task.abort_handle() }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
