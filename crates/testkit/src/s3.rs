@@ -5,6 +5,7 @@ use std::{ffi::OsString, time::Duration};
 
 use astrfleet_adapters::blobs::{Encryption, S3Settings};
 use object_store::{aws::AmazonS3Builder, path::Path, signer::Signer as _};
+use reqwest::{Method, StatusCode};
 
 use crate::{kept::Kept, parts::find, ports::free_port};
 
@@ -12,6 +13,8 @@ const ACCESS_KEY: &str = "astrfleet-test";
 const SECRET_KEY: &str = "a secret of tests alone";
 const REGION: &str = "us-east-1";
 const BUCKET: &str = "astrfleet";
+/// How long one question whether it is there may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A storage that runs.
 pub struct S3 {
@@ -67,21 +70,37 @@ impl S3 {
         self.server.start();
         let client = reqwest::Client::new();
         let is_made = async || {
-            let address = self.bucket_address(BUCKET).await;
-            let answer = client.put(address).timeout(Duration::from_secs(5)).send().await;
-            answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == reqwest::StatusCode::CONFLICT)
+            let address = self.address_to(Method::PUT, BUCKET, "").await;
+            let answer = client.put(address).timeout(LOOK_LIMIT).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == StatusCode::CONFLICT)
         };
         self.server.wait_until("the storage", is_made).await;
+        self.keeps_objects().await;
         self
     }
 
-    /// Where a bucket is made with one PUT, for a minute.
-    async fn bucket_address(&self, bucket: &str) -> reqwest::Url {
+    /// Waits until it does. `SeaweedFS` knows its buckets before it has found its disks again, and answers 500 meanwhile.
+    async fn keeps_objects(&self) {
+        let client = reqwest::Client::new();
+        let keeps_one = async || {
+            for method in [Method::PUT, Method::GET, Method::DELETE] {
+                let address = self.address_to(method.clone(), BUCKET, "is-it-there").await;
+                let answer = client.request(method, address).timeout(LOOK_LIMIT).send().await;
+                if !answer.is_ok_and(|answer| answer.status().is_success()) {
+                    return false;
+                }
+            }
+            true
+        };
+        self.server.wait_until("the storage's disks", keeps_one).await;
+    }
+
+    /// Where that is done with an object, or with the bucket itself where none is named, for a minute.
+    async fn address_to(&self, method: Method, bucket: &str, object: &str) -> reqwest::Url {
         let builder = AmazonS3Builder::new().with_endpoint(self.endpoint()).with_allow_http(true).with_region(REGION);
         let keys = builder.with_access_key_id(ACCESS_KEY).with_secret_access_key(SECRET_KEY);
         let signer = keys.with_bucket_name(bucket).with_http_connector(Nobody).build().unwrap();
-        let path = Path::default();
-        signer.signed_url(reqwest::Method::PUT, &path, Duration::from_mins(1)).await.unwrap()
+        signer.signed_url(method, &Path::from(object), Duration::from_mins(1)).await.unwrap()
     }
 
     /// Makes another bucket, and says how to reach it.
@@ -89,7 +108,7 @@ impl S3 {
     /// # Panics
     /// When it is not made.
     pub async fn bucket(&self, name: &str) -> S3Settings {
-        let address = self.bucket_address(name).await;
+        let address = self.address_to(Method::PUT, name, "").await;
         let answer = reqwest::Client::new().put(address).timeout(Duration::from_secs(30)).send().await.unwrap();
         assert!(answer.status().is_success(), "a bucket was refused: {answer:?}");
         S3Settings { bucket: name.to_owned(), ..self.settings() }
@@ -124,14 +143,7 @@ impl S3 {
     /// Starts it again with what it had.
     pub async fn restart(&self) {
         self.server.start();
-        let client = reqwest::Client::new();
-        let address = self.bucket_address(BUCKET).await;
-        // The bucket is there already, and whoever says so can also be asked for objects.
-        let is_up = async || {
-            let answer = client.put(address.clone()).timeout(Duration::from_secs(5)).send().await;
-            answer.is_ok_and(|answer| !answer.status().is_server_error())
-        };
-        self.server.wait_until("the storage", is_up).await;
+        self.keeps_objects().await;
     }
 }
 
