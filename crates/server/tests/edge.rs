@@ -88,6 +88,25 @@ async fn ready_turns_first_when_a_stop_is_asked_for() {
     test.get(&Caller::nobody(), "//health").await.expect(200);
 }
 
+/// Who keeps a connection open may be sending the next request on it in the moment in which it ends.
+#[tokio::test]
+async fn connections_end_with_an_answer_once_a_stop_is_asked_for() {
+    let bound = bind(&Listen::on(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    let address = bound.address();
+    let test = TestApp::configured(|config| config.gateway.listen = address).await;
+    drop(gateway::serve(&test.app, bound).unwrap());
+    let ask = async |path: &str, status: u16| {
+        let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        answer.headers().get("connection").cloned()
+    };
+    assert_eq!(ask("/health", 200).await, None);
+    test.app.gateway.begin_drain();
+    for (path, status) in [("/health", 200), ("/ready", 503), ("/api/v1/tenants", 401)] {
+        assert_eq!(ask(path, status).await.unwrap(), "close", "{path}");
+    }
+}
+
 #[tokio::test]
 async fn the_reference_needs_nobody() {
     let test = TestApp::new().await;

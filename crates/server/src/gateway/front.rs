@@ -8,7 +8,7 @@ use astrfleet_core::{
     ports::{Limit, Verdict},
 };
 use axum::response::IntoResponse;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONNECTION};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
@@ -274,9 +274,21 @@ impl gate::Front for Front {
     }
 
     fn leave(&self, visit: Option<Visit>, outcome: Result<Response<Body>, ForwardError>) -> Response<Body> {
-        let Some(visit) = visit else {
-            return outcome.unwrap_or_else(|error| problem(&error).into_response().map(Body::from));
+        let mut response = match visit {
+            Some(visit) => self.mark(visit, outcome),
+            None => outcome.unwrap_or_else(|error| problem(&error).into_response().map(Body::from)),
         };
+        // Told with an answer, nobody is sending the next request when the connection ends.
+        if self.app.gateway.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Front {
+    /// Puts onto an answer what belongs to its visit, and counts it.
+    fn mark(&self, visit: Visit, outcome: Result<Response<Body>, ForwardError>) -> Response<Body> {
         let mut response = outcome.unwrap_or_else(|error| match visit.goal {
             Goal::Dashboard | Goal::Asset | Goal::Elsewhere => dashboard::failed(&error).map(Body::from),
             Goal::Place(_) | Goal::Hook => answer(problem(&error), &visit),
@@ -308,9 +320,7 @@ impl gate::Front for Front {
         }
         self.tallies.note(&self.app, &visit, response, || self.endpoint(visit.goal))
     }
-}
 
-impl Front {
     fn to_dashboard(&self, tenant: &str, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
         let (client, _) = self.client(peer, request);
         if let Some(members) = self.manager() {
@@ -433,13 +443,13 @@ fn answer(problem: Problem, visit: &Visit) -> Response<Body> {
     answer_to(problem, &visit.request_id)
 }
 
-fn answer_to(problem: Problem, request_id: &http::HeaderValue) -> Response<Body> {
+fn answer_to(problem: Problem, request_id: &HeaderValue) -> Response<Body> {
     let request_id = request_id.to_str().ok().map(str::to_owned);
     Problem { request_id, ..problem }.into_response().map(Body::from)
 }
 
-fn scheme(public_url: &str) -> http::HeaderValue {
-    http::HeaderValue::from_static(if public_url.starts_with("https://") { "https" } else { "http" })
+fn scheme(public_url: &str) -> HeaderValue {
+    HeaderValue::from_static(if public_url.starts_with("https://") { "https" } else { "http" })
 }
 
 /// What a client is told where an upstream failed.
