@@ -149,8 +149,9 @@ fn choose_model(config: &mut Map<String, Value>, known: &[String], platform_mode
     if !known.iter().any(|id| id == chosen) {
         model.insert("provider_id".to_owned(), json!(platform_model));
     }
-    // The model gateway retries; five more retries by the bot keep a person waiting for 18 s.
-    model.entry("request_max_retries").or_insert(json!(1));
+    // The first attempt counts. The model gateway asks one provider after the other: the second attempt is for a process
+    // of it that ended while it was being asked. The bot's own five keep a person waiting for 18 s.
+    model.entry("request_max_retries").or_insert(json!(2));
     object(settings, "persona").entry("persona_id").or_insert(json!(PLATFORM_PERSONA_ID));
 }
 
