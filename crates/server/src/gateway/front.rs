@@ -275,7 +275,7 @@ impl gate::Front for Front {
 
     fn leave(&self, visit: Option<Visit>, outcome: Result<Response<Body>, ForwardError>) -> Response<Body> {
         let mut response = match visit {
-            Some(visit) => self.mark(visit, outcome),
+            Some(visit) => self.mark(&visit, outcome),
             None => outcome.unwrap_or_else(|error| problem(&error).into_response().map(Body::from)),
         };
         // Told with an answer, nobody is sending the next request when the connection ends.
@@ -288,10 +288,10 @@ impl gate::Front for Front {
 
 impl Front {
     /// Puts onto an answer what belongs to its visit, and counts it.
-    fn mark(&self, visit: Visit, outcome: Result<Response<Body>, ForwardError>) -> Response<Body> {
+    fn mark(&self, visit: &Visit, outcome: Result<Response<Body>, ForwardError>) -> Response<Body> {
         let mut response = outcome.unwrap_or_else(|error| match visit.goal {
             Goal::Dashboard | Goal::Asset | Goal::Elsewhere => dashboard::failed(&error).map(Body::from),
-            Goal::Place(_) | Goal::Hook => answer(problem(&error), &visit),
+            Goal::Place(_) | Goal::Hook => answer(problem(&error), visit),
         });
         let status = response.status();
         let headers = response.headers_mut();
@@ -318,7 +318,7 @@ impl Front {
                 "request"
             );
         }
-        self.tallies.note(&self.app, &visit, response, || self.endpoint(visit.goal))
+        self.tallies.note(&self.app, visit, response, || self.endpoint(visit.goal))
     }
 
     fn to_dashboard(&self, tenant: &str, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
