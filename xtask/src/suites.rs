@@ -18,8 +18,15 @@ use crate::{
 };
 
 /// What is run once more on the second PostgreSQL.
-const STORE_SUITES: [&str; 6] =
-    ["store_contract", "store_accepts", "store_servers", "row_security", "messages_by_month", "previous_release"];
+const STORE_SUITES: [&str; 7] = [
+    "store_contract",
+    "store_accepts",
+    "store_servers",
+    "store_silence",
+    "row_security",
+    "messages_by_month",
+    "previous_release",
+];
 /// What is run once more on PostgreSQL, Redis and S3: whatever stands on a platform, by package and folder…
 const PLATFORM_PACKAGES: [(&str, &str); 2] = [("astrfleet-server", "crates/server"), ("astrfleet", "crates/cli")];
 /// …but for what stands on them in every run.

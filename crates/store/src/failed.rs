@@ -38,6 +38,11 @@ impl Failed {
         }
     }
 
+    /// Whether no answer came in time.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self.source, sqlx::Error::PoolTimedOut)
+    }
+
     /// Whether the server cannot be written to any more, though it answers.
     pub(crate) fn is_demoted(&self) -> bool {
         self.source.as_database_error().is_some_and(dialect::is_demoted)

@@ -13,7 +13,7 @@ use std::{
 use astrfleet_core::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
@@ -33,6 +33,10 @@ const TRIES: u32 = 3;
 const WAIT: Duration = Duration::from_millis(20);
 /// How much longer than the server's own limit an answer is waited for, where the network has swallowed it.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a connection may take to say that it still works when it comes back to its pool, after a server fell silent…
+const BACK_WAIT: Duration = Duration::from_secs(2);
+/// …and for how long after that each is asked so. Longer than any statement may take.
+const SILENCE: Duration = Duration::from_mins(5);
 /// How long a replica that did not answer is left alone.
 const REPLICA_AWAY: Duration = Duration::from_secs(10);
 /// How long a connection to a replica is waited for: the primary can answer too.
@@ -104,6 +108,8 @@ pub(crate) struct Servers {
     written: Arc<Moments>,
     /// Connections that are older than this lead to a server that was the primary once.
     demoted: Arc<Moments>,
+    /// When an answer was last given up.
+    silent: Arc<Moments>,
     settings: Arc<PgSettings>,
 }
 
@@ -147,9 +153,9 @@ impl Servers {
             // What is acknowledged has reached the disk, whatever the server's default.
             ("synchronous_commit", "on".to_owned()),
         ]);
-        let demoted = Arc::new(Moments::new(1));
+        let (demoted, silent) = (Arc::new(Moments::new(1)), Arc::new(Moments::new(1)));
         let pool = || {
-            let demoted = Arc::clone(&demoted);
+            let (demoted, silent) = (Arc::clone(&demoted), Arc::clone(&silent));
             PgPoolOptions::new()
                 .max_connections(settings.connections_max)
                 // The `BEGIN` tells whether a connection still lives.
@@ -157,6 +163,21 @@ impl Servers {
                 .before_acquire(move |_, connection| {
                     let usable = !demoted.within("", connection.age);
                     Box::pin(async move { Ok(usable) })
+                })
+                // The pool asks a connection that comes back whether it works, and waits as long as TCP does: a quarter of an
+                // hour where the server's machine is gone without a word. Its place would be lost for as long.
+                .after_release(move |connection, _| {
+                    let suspicious = silent.within("", SILENCE);
+                    Box::pin(async move {
+                        if !suspicious {
+                            return Ok(true);
+                        }
+                        match timeout(BACK_WAIT, connection.ping()).await {
+                            Ok(Ok(())) => Ok(true),
+                            Ok(Err(error)) => Err(error),
+                            Err(_) => Err(sqlx::Error::PoolTimedOut),
+                        }
+                    })
                 })
         };
         let replica = |(host, port): &(String, u16)| Replica {
@@ -174,6 +195,7 @@ impl Servers {
             next: Arc::default(),
             written: Arc::new(Moments::new(4_096)),
             demoted,
+            silent,
             settings: Arc::new(settings.clone()),
         })
     }
@@ -188,10 +210,9 @@ impl Servers {
 
     /// A connection to the primary beside the pool, for whoever keeps one.
     pub(crate) async fn connect(&self, statement: &'static Statement) -> Result<PgConnection, Failed> {
-        use sqlx::Connection as _;
         let options = self.primary.connect_options();
         let connecting = run(statement, Box::pin(PgConnection::connect_with(&options)));
-        limited(self.settings.acquire_timeout, connecting, statement).await
+        self.limited(self.settings.acquire_timeout, connecting, statement).await
     }
 
     /// Who we are.
@@ -218,7 +239,7 @@ impl Servers {
     ) -> Result<Transaction<'static, Postgres>, Failed> {
         let fresh = self.written.within(scope.name(), self.settings.fresh_after_write);
         if let Some(replica) = self.replica().filter(|_| !fresh && tries.0 == 0) {
-            match self.begin(&replica.pool, scope, Access::Read).await {
+            match self.begin(&replica.pool, scope, Access::StaleRead).await {
                 Ok(begun) => return Ok(begun),
                 Err(failed) => {
                     replica.failed.note("");
@@ -254,11 +275,44 @@ impl Servers {
         answer: impl Future<Output = Result<T, Failed>>,
         statement: &'static Statement,
     ) -> Result<T, Failed> {
-        let answered = limited(self.settings.statement_timeout + GRACE, answer, statement).await;
-        if answered.as_ref().is_err_and(Failed::is_demoted) {
-            self.demote();
+        let answered = self.limited(self.answer_limit(), answer, statement).await;
+        if let Err(failed) = &answered {
+            self.note(failed);
         }
         answered
+    }
+
+    /// Gives up after `limit`.
+    async fn limited<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, Failed>>,
+        statement: &'static Statement,
+    ) -> Result<T, Failed> {
+        tokio::pin!(answer);
+        match timeout(limit, answer.as_mut()).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // Before the connection goes back to its pool.
+                self.silent.note("");
+                Err(Failed::new(statement, sqlx::Error::PoolTimedOut))
+            }
+        }
+    }
+
+    /// How long an answer is waited for.
+    pub(crate) fn answer_limit(&self) -> Duration {
+        self.settings.statement_timeout + GRACE
+    }
+
+    /// Draws what follows from a failure for the connections.
+    pub(crate) fn note(&self, failed: &Failed) {
+        if failed.is_demoted() {
+            self.demote();
+        }
+        if failed.is_silence() {
+            self.silent.note("");
+        }
     }
 
     /// What leads to a server that is not the primary any more is not used again.
@@ -288,26 +342,17 @@ impl Servers {
             // Making a connection is a large future, and rarely needed.
             let begin = run(&BEGIN, Box::pin(pool.begin_with(AssertSqlSafe(Arc::clone(&sql)))));
             let limit = pool.options().get_acquire_timeout() + GRACE;
-            match limited(limit, begin, &BEGIN).await {
-                Err(failed) if failed.is_demoted() && gone < self.settings.connections_max => {
+            match self.limited(limit, begin, &BEGIN).await {
+                Err(failed) if failed.is_demoted() => {
                     self.demote();
+                    if gone >= self.settings.connections_max {
+                        return Err(failed);
+                    }
                     gone += 1;
                 }
                 Err(failed) if failed.is_disconnect() && gone < self.settings.connections_max => gone += 1,
                 outcome => return outcome,
             }
         }
-    }
-}
-
-/// Gives up after `limit`: the connection is then found to be of no use when it comes back.
-async fn limited<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, Failed>>,
-    statement: &'static Statement,
-) -> Result<T, Failed> {
-    match timeout(limit, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Failed::new(statement, sqlx::Error::PoolTimedOut)),
     }
 }

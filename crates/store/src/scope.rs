@@ -22,8 +22,10 @@ pub(crate) enum Scope<'a> {
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// The server itself refuses to write.
+    /// Read what is true now. The server itself refuses to write.
     Read,
+    /// Read what was true a moment ago.
+    StaleRead,
     /// Also write.
     Write,
 }
@@ -50,8 +52,9 @@ impl Scope<'_> {
     /// What begins a transaction within this scope: one way to the server and back.
     pub(crate) fn begin(&self, access: Access) -> String {
         let begin = match access {
-            Access::Read => "BEGIN READ ONLY",
-            // Refused by a server that only reads: it is not the primary any more.
+            Access::StaleRead => "BEGIN READ ONLY",
+            // Both are refused by a server that only reads: it is not the primary any more.
+            Access::Read => "BEGIN READ WRITE; SET TRANSACTION READ ONLY",
             Access::Write => "BEGIN READ WRITE",
         };
         let whose = match self {
@@ -94,7 +97,7 @@ mod tests {
     fn a_transaction_says_whose_rows_it_touches() {
         let one = tenant(1);
         assert_eq!(
-            Scope::Tenant(&one).begin(Access::Read),
+            Scope::Tenant(&one).begin(Access::StaleRead),
             format!("BEGIN READ ONLY; SET LOCAL astrfleet.scope = '{one}'")
         );
         assert_eq!(Scope::Platform.begin(Access::Write), "BEGIN READ WRITE");

@@ -1,9 +1,10 @@
 //! A statement has a name: it is its span, its label in metrics, and the key by which the contract suite proves that it
 //! has run on both engines. How one is run: alone or with others, on either engine, within a [`crate::scope::Scope`].
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use astrfleet_core::Result;
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::failed::Failed;
@@ -142,11 +143,17 @@ macro_rules! transaction {
                         Ok(mut begun) => {
                             let ran: astrfleet_core::Result<_> = {
                                 let $connection = &mut *begun;
-                                async { $body }.await
+                                let limit = servers.answer_limit();
+                                $crate::statement::ANSWER_LIMIT.scope(limit, async { $body }).await
                             };
                             match ran {
                                 Ok(answer) => servers.commit(begun, &$scope).await.map(|()| answer).map_err(Into::into),
-                                Err(error) => Err(error),
+                                Err(error) => {
+                                    if let Some(failed) = $crate::statement::failed(&error) {
+                                        servers.note(failed);
+                                    }
+                                    Err(error)
+                                }
                             }
                         }
                         Err(failed) => Err(failed.into()),
@@ -171,13 +178,24 @@ macro_rules! transaction {
 }
 pub(crate) use transaction;
 
-/// Runs a statement within its span.
+tokio::task_local! {
+    /// How long each statement of a [`transaction!`] may be without an answer from PostgreSQL: the network may have
+    /// swallowed it.
+    pub(crate) static ANSWER_LIMIT: Duration;
+}
+
+/// Runs a statement within its span, and within the limit of its transaction, where it is in one.
 pub(crate) async fn run<T>(
     statement: &'static Statement,
     query: impl Future<Output = sqlx::Result<T>>,
 ) -> Result<T, Failed> {
     let span = tracing::debug_span!("statement", db.statement = statement.name);
-    query.instrument(span).await.map_err(|source| Failed::new(statement, source))
+    let query = query.instrument(span);
+    let answer = match ANSWER_LIMIT.try_with(|limit| *limit) {
+        Ok(limit) => timeout(limit, query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)),
+        Err(_) => query.await,
+    };
+    answer.map_err(|source| Failed::new(statement, source))
 }
 
 /// Commits what went well; what did not is rolled back.
@@ -189,6 +207,11 @@ pub(crate) async fn end<T, D: sqlx::Database>(begun: sqlx::Transaction<'_, D>, o
 
 /// [`Failed::may_be_tried_again`] of what it has become.
 pub(crate) fn may_be_tried_again(error: &astrfleet_core::Error) -> bool {
-    let astrfleet_core::Error::Unavailable { source, .. } = error else { return false };
-    source.downcast_ref::<Failed>().is_some_and(Failed::may_be_tried_again)
+    failed(error).is_some_and(Failed::may_be_tried_again)
+}
+
+/// The statement whose failure has become this.
+pub(crate) fn failed(error: &astrfleet_core::Error) -> Option<&Failed> {
+    let astrfleet_core::Error::Unavailable { source, .. } = error else { return None };
+    source.downcast_ref()
 }

@@ -31,3 +31,4 @@ pub mod receiver;
 pub mod redis;
 pub mod s3;
 pub mod toxiproxy;
+pub mod way;

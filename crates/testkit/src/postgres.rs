@@ -264,6 +264,14 @@ impl Postgres {
         self.wait_until_ready().await;
     }
 
+    /// Starts it anew as a standby, which only reads, and hears of nothing new.
+    pub async fn become_standby(&self) {
+        self.kill_9();
+        std::fs::write(self.data().join("standby.signal"), "").unwrap();
+        // It has to be told from where, and nobody is there.
+        self.restart().await;
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
