@@ -1,6 +1,7 @@
 -- All months become one table again: what is not in the first one is copied.
 DROP FUNCTION astrfleet_make_message_month;
 DROP FUNCTION astrfleet_drop_message_months;
+DROP FUNCTION astrfleet_free_message_keys;
 DO $$
 DECLARE
     one RECORD;
@@ -38,7 +39,7 @@ END $$;
 DO $$
 DECLARE
     edge TEXT := astrfleet_message_edge((date_trunc('month', now() AT TIME ZONE 'UTC')
-        + CASE WHEN EXISTS (SELECT 1 FROM messages) THEN interval '6 months' ELSE interval '2 months' END)::date);
+        + CASE WHEN EXISTS (SELECT 1 FROM tenants) THEN interval '6 months' ELSE interval '2 months' END)::date);
     newest TEXT;
 BEGIN
     SELECT max(id COLLATE "C") INTO newest FROM messages;

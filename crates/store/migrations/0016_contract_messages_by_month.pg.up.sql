@@ -99,6 +99,25 @@ BEGIN
     RETURN TRUE;
 END $$;
 
+-- Frees keys of messages of the months that end at `edge` or before it, `most` at once, and says how many there were.
+CREATE FUNCTION astrfleet_free_message_keys(edge TEXT, most BIGINT) RETURNS BIGINT
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    upper_edge TEXT;
+    freed BIGINT;
+BEGIN
+    SELECT max(month.upper_edge COLLATE "C") INTO upper_edge FROM (
+        SELECT substring(pg_get_expr(relpartbound, pg_class.oid) FROM 'TO \(''(msg_[0-9a-f]+)''\)') AS upper_edge
+        FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'messages'::regclass
+    ) AS month WHERE month.upper_edge COLLATE "C" <= edge COLLATE "C";
+    DELETE FROM message_keys WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM message_keys WHERE message_id COLLATE "C" < upper_edge COLLATE "C" LIMIT most
+    ));
+    GET DIAGNOSTICS freed = ROW_COUNT;
+    RETURN freed;
+END $$;
+
 -- Drops the months that end at `edge` or before it, and says how many there were.
 CREATE FUNCTION astrfleet_drop_message_months(edge TEXT) RETURNS BIGINT
 LANGUAGE plpgsql SECURITY DEFINER
@@ -112,8 +131,8 @@ BEGIN
         SELECT relname, substring(pg_get_expr(relpartbound, pg_class.oid) FROM 'TO \(''(msg_[0-9a-f]+)''\)') AS upper_edge
         FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'messages'::regclass
     ) AS months WHERE upper_edge COLLATE "C" <= edge COLLATE "C";
-    -- First what takes long: from the first month that is dropped to the end, nobody reads or writes messages.
-    DELETE FROM message_keys WHERE message_id < (SELECT max(value COLLATE "C") FROM jsonb_each_text(edges));
+    -- Those that are left: from the first month that is dropped to the end, nobody reads or writes messages.
+    DELETE FROM message_keys WHERE message_id COLLATE "C" < (SELECT max(value COLLATE "C") FROM jsonb_each_text(edges));
     FOR one IN SELECT key AS name FROM jsonb_each_text(edges) LOOP
         EXECUTE format('DROP TABLE %I', one.name);
         dropped := dropped + 1;
@@ -122,3 +141,4 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION astrfleet_make_message_month FROM PUBLIC;
 REVOKE ALL ON FUNCTION astrfleet_drop_message_months FROM PUBLIC;
+REVOKE ALL ON FUNCTION astrfleet_free_message_keys FROM PUBLIC;

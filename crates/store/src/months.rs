@@ -16,6 +16,10 @@ const MAKE: Statement = Statement {
     what: "month",
     sql: "SELECT astrfleet_make_message_month((to_timestamp($1::double precision / 1000000) AT TIME ZONE 'UTC')::date)",
 };
+const FREE_KEYS: Statement =
+    Statement { name: "message.free_keys", what: "month", sql: "SELECT astrfleet_free_message_keys($1, $2)" };
+/// Keys that are freed in one transaction.
+const KEYS: i64 = 20_000;
 const DROP: Statement =
     Statement { name: "message.drop_months", what: "month", sql: "SELECT astrfleet_drop_message_months($1)" };
 
@@ -34,6 +38,17 @@ pub(crate) async fn make(db: &Db, moment: Timestamp) -> Result<bool> {
 pub(crate) async fn drop_before(db: &Db, edge: &str) -> Result<u64> {
     if matches!(db.engine, Engine::Lite { .. }) {
         return Ok(0);
+    }
+    // Before, and not at once: while months are dropped, everybody waits.
+    loop {
+        let freed = change!(db, Scope::System, FREE_KEYS, pool => sqlx::query_scalar::<_, i64>(FREE_KEYS.sql)
+            .bind(edge)
+            .bind(KEYS)
+            .fetch_one(pool))
+        .map_err(explain)?;
+        if freed < KEYS {
+            break;
+        }
     }
     let dropped = change!(db, Scope::System, DROP, pool => sqlx::query_scalar::<_, i64>(DROP.sql)
         .bind(edge)
