@@ -81,9 +81,9 @@ fn scoped_text(rows: usize) -> String {
     )
 }
 
-/// The text for one message, for [`crate::texts`].
-pub(crate) fn text_of_one() -> (&'static str, String) {
-    (ACCEPT.name, ACCEPT_TEXTS[0].to_string())
+/// The texts for one message, for [`crate::texts`]: SQLite's, and PostgreSQL's own.
+pub(crate) fn texts_of_one() -> [(&'static str, String); 2] {
+    [(ACCEPT.name, ACCEPT_TEXTS[0].to_string()), ("message.accept (PostgreSQL)", SCOPED_ACCEPT_TEXTS[0].to_string())]
 }
 
 /// Not declared: there is nothing to run.

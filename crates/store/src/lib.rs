@@ -50,13 +50,15 @@ pub use accept::AcceptSettings;
 pub use db::{Db, PgRole, PgSettings, Statement};
 
 /// The texts of all statements by their names, of those that write many rows the one for a single row: what a release is
-/// known by to the next one, whose schema has to bear them.
+/// known by to the next one, whose schema has to bear them. What is PostgreSQL's alone says so in its name.
 #[must_use]
 pub fn texts() -> BTreeMap<&'static str, String> {
     let mut texts: BTreeMap<_, _> =
         statements().into_iter().map(|statement| (statement.name, statement.sql.to_owned())).collect();
-    texts.extend([accept::text_of_one(), deliveries::text_of_one(), search::text_of_one(), usage::text_of_one()]);
+    texts.extend([deliveries::text_of_one(), search::text_of_one(), usage::text_of_one()]);
+    texts.extend(accept::texts_of_one());
     texts.extend(events::texts_of_one());
+    texts.extend([(lookup::TEXT.0, lookup::TEXT.1.to_owned())]);
     texts
 }
 

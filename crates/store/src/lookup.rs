@@ -37,6 +37,9 @@ const FIND: Statement = Statement {
     ),
 };
 
+/// For [`crate::texts`].
+pub(crate) const TEXT: (&str, &str) = ("session.find_with_newest (PostgreSQL)", FIND.sql);
+
 /// How long anybody waits for the others. Mostly they all have their answer within a millisecond.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Lookups that wait, at the most: more are made alone.

@@ -17,6 +17,9 @@ use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 
 const PREVIOUS: &str = include_str!("../../store/migrations/previous_release_statements.json");
 
+/// How a message is stored on PostgreSQL.
+const ACCEPT: &str = "message.accept (PostgreSQL)";
+
 /// The newest step that is made while the release before runs.
 fn newest_beside() -> i64 {
     MIGRATIONS[MIGRATIONS.len() - contracts().len() - 1].version
@@ -25,6 +28,7 @@ fn newest_beside() -> i64 {
 fn previous() -> BTreeMap<String, String> {
     let previous: BTreeMap<String, String> = serde_json::from_str(PREVIOUS).unwrap();
     assert!(previous.len() > 50, "only {} statements were written down", previous.len());
+    assert!(previous.contains_key(ACCEPT), "the statement that is run most");
     previous
 }
 
@@ -45,6 +49,16 @@ fn parameters(sql: &str) -> usize {
     numbers.filter_map(|number| number.parse().ok()).max().unwrap_or(0)
 }
 
+/// The types that the program says, where the places do not tell: those of the columns of a list of values.
+fn types(name: &str, parameters: usize) -> String {
+    if name != ACCEPT {
+        return String::new();
+    }
+    let times = [10, 11];
+    let types = (1..=parameters).map(|number| if times.contains(&number) { "BIGINT" } else { "TEXT" });
+    format!("({})", types.collect::<Vec<_>>().join(", "))
+}
+
 #[tokio::test]
 async fn every_statement_of_the_release_before_is_planned_on_postgres() {
     let database = Postgres::shared().await.database().await;
@@ -57,8 +71,9 @@ async fn every_statement_of_the_release_before_is_planned_on_postgres() {
         let sql = numbered(&sql);
         // Parsed with the types that its places ask for; planned, which is when it is looked for unique indexes.
         let nulls = vec!["NULL"; parameters(&sql)].join(", ");
+        let types = types(&name, parameters(&sql));
         let values = if nulls.is_empty() { String::new() } else { format!("({nulls})") };
-        let text = format!("PREPARE one AS {sql}; EXPLAIN EXECUTE one {values}; DEALLOCATE one;");
+        let text = format!("PREPARE one {types} AS {sql}; EXPLAIN EXECUTE one {values}; DEALLOCATE one;");
         let create = sql.trim_start().starts_with("CREATE");
         if let (false, Err(error)) = (create, sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *connection).await) {
             broken.push(format!("{name}: {error}"));
@@ -79,7 +94,7 @@ async fn every_statement_of_the_release_before_is_planned_on_sqlite() {
     db.migrate_up_to(NOW, newest_beside()).await.unwrap();
     let raw = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let mut broken = Vec::new();
-    for (name, sql) in previous() {
+    for (name, sql) in previous().into_iter().filter(|(name, _)| !name.ends_with(" (PostgreSQL)")) {
         let explain = AssertSqlSafe(format!("EXPLAIN {sql}"));
         if let Err(error) = sqlx::query(explain).fetch_all(&raw).await {
             broken.push(format!("{name}: {error}"));
