@@ -290,14 +290,12 @@ impl Servers {
         statement: &'static Statement,
     ) -> Result<T, Failed> {
         tokio::pin!(answer);
-        match timeout(limit, answer.as_mut()).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                // Before the connection goes back to its pool.
-                self.silent.note("");
-                Err(Failed::new(statement, sqlx::Error::PoolTimedOut))
-            }
+        if let Ok(answered) = timeout(limit, answer.as_mut()).await {
+            return answered;
         }
+        // Before the connection goes back to its pool.
+        self.silent.note("");
+        Err(Failed::new(statement, sqlx::Error::PoolTimedOut))
     }
 
     /// How long an answer is waited for.

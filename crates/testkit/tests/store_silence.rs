@@ -136,7 +136,7 @@ async fn the_servers_own_limits_are_set_for_each_connection() {
     let settings = PgSettings {
         statement_timeout: Duration::from_millis(300),
         lock_timeout: Duration::from_millis(250),
-        idle_in_transaction_timeout: Duration::from_millis(7_000),
+        idle_in_transaction_timeout: Duration::from_secs(7),
         ..PgSettings::default()
     };
     let db = Db::open_postgres(&database.url().into(), &settings).await.unwrap();
