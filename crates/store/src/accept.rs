@@ -2,7 +2,7 @@
 //!
 //! One task takes whatever waits and writes it as one `INSERT`, so that 64 messages share one way to the disk. Each of
 //! them has an outcome of its own nevertheless: what one of them does wrong must not fail its neighbours, and nothing
-//! is acknowledged that is not on the disk.
+//! is acknowledged that is not on the disk. Whoever holds one tenant's events holds up nobody else: see `aside`.
 
 use std::{
     collections::HashSet,
@@ -21,15 +21,17 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::{
+    aside::Aside,
     db::{Db, Engine},
     dialect,
     events::{Told, UNNUMBERED_INSERT_TEXTS, append_with},
     failed::Failed,
     messages::attachments_json,
+    moments::Moments,
     postgres::Servers,
     rows::{MAX_ROWS, Texts, many, unnumbered_texts, values},
     scope::{self, SETTING, Scope},
@@ -92,6 +94,14 @@ const CONNECT: crate::statement::Statement =
 const WRITE: crate::statement::Statement =
     crate::statement::Statement { name: "message.accept", what: "message", sql: "" };
 
+/// How long a statement waits for a row that somebody else holds. Whoever tells of something holds their tenant's head for
+/// as long as a `COMMIT` takes, some milliseconds: whoever holds it for longer than this stands still, or their disk does.
+const LOCK_WAIT: Duration = Duration::from_millis(250);
+/// How long a tenant whose head was found held is kept apart from the others.
+const HELD_FOR: Duration = Duration::from_secs(2);
+/// Places to remember such tenants in; who shares one with them is written a little later.
+const HELD_PLACES: usize = 4_096;
+
 /// How many messages may wait to become durable, and how long.
 #[derive(Clone, Debug)]
 pub struct AcceptSettings {
@@ -117,9 +127,24 @@ pub(crate) struct Accepts {
 }
 
 /// A message that waits.
-struct Waiting {
+pub(crate) struct Waiting {
     row: Row,
     answer: oneshot::Sender<Result<Written>>,
+}
+
+impl Waiting {
+    pub(crate) fn tenant(&self) -> &TenantId {
+        &self.row.message.tenant_id
+    }
+
+    /// Whoever left was told nothing: their message needs no place on the disk.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.answer.is_closed()
+    }
+
+    pub(crate) fn refuse(self, error: Error) {
+        self.answer.send(Err(error)).ok();
+    }
 }
 
 /// What became of its row.
@@ -147,8 +172,9 @@ impl Accepts {
     pub(crate) fn start(engine: Engine, settings: &AcceptSettings) -> Self {
         let (queue, waiting) = mpsc::channel(settings.queue_max.max(1));
         let closing = Arc::new(Notify::new());
-        let writer = Writer { engine, connection: None, wait_max: settings.wait_max };
-        let task = tokio::spawn(writer.run(waiting, Arc::clone(&closing)));
+        let writer = Writer::new(engine, settings.wait_max);
+        let aside = Aside::start(writer.another(), settings.queue_max.max(1));
+        let task = tokio::spawn(writer.run(waiting, Arc::clone(&closing), aside));
         Self { queue, wait_max: settings.wait_max, closing, task: Arc::new(Mutex::new(Some(task))) }
     }
 
@@ -237,13 +263,15 @@ impl Db {
     }
 }
 
-/// The task.
-struct Writer {
+/// What writes: the task, and [`Aside`].
+pub(crate) struct Writer {
     engine: Engine,
     /// PostgreSQL alone: a connection beside the pool, so that nobody has to wait for a free one, and that costs no
     /// question before each use whether it is still there.
     connection: Option<PgConnection>,
     wait_max: Duration,
+    /// Tenants whose head was found held.
+    held: Arc<Moments>,
 }
 
 /// One statement for all of `$rows`.
@@ -277,7 +305,16 @@ macro_rules! insert {
 }
 
 impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>, closing: Arc<Notify>) {
+    fn new(engine: Engine, wait_max: Duration) -> Self {
+        Self { engine, connection: None, wait_max, held: Arc::new(Moments::new(HELD_PLACES)) }
+    }
+
+    /// One that remembers the same, with a connection of its own.
+    fn another(&self) -> Self {
+        Self { engine: self.engine.clone(), connection: None, wait_max: self.wait_max, held: Arc::clone(&self.held) }
+    }
+
+    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>, closing: Arc<Notify>, aside: Aside) {
         let mut batch = Vec::with_capacity(MAX_ROWS);
         let mut closed = false;
         loop {
@@ -292,18 +329,28 @@ impl Writer {
             if taken == 0 {
                 break;
             }
-            // Whoever left was told nothing: their message needs no place on the disk.
-            batch.retain(|waiting| !waiting.answer.is_closed());
-            self.write(std::mem::replace(&mut batch, Vec::with_capacity(MAX_ROWS))).await;
+            let (apart, together) = std::mem::replace(&mut batch, Vec::with_capacity(MAX_ROWS))
+                .into_iter()
+                .partition(|waiting| self.held.within(waiting.tenant().as_str(), HELD_FOR));
+            aside.put(apart);
+            aside.put(self.write(together).await);
         }
-        if let Some(connection) = self.connection {
+        self.disconnect().await;
+        aside.end().await;
+    }
+
+    /// Ends the connection; the next write makes another one.
+    pub(crate) async fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
             connection.close().await.ok();
         }
     }
 
-    /// Writes and answers all. Where a row is refused, the batch is halved until that row is alone.
-    async fn write(&mut self, batch: Vec<Waiting>) {
-        let mut parts = vec![batch];
+    /// Writes and answers all but those of tenants whose head somebody holds, which it returns: the others do not wait
+    /// for them. Where a row is refused, the batch is halved until that row is alone. At most [`MAX_ROWS`].
+    pub(crate) async fn write(&mut self, mut batch: Vec<Waiting>) -> Vec<Waiting> {
+        batch.retain(Waiting::is_wanted);
+        let (begun, mut parts, mut left) = (Instant::now(), vec![batch], Vec::new());
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
                 continue;
@@ -318,14 +365,55 @@ impl Writer {
                     let half = part.split_off(part.len() / 2);
                     parts.extend([half, part]);
                 }
+                // Not of a head, it is of a table: for that one waits as everybody does.
+                Err(failed) if failed.is_locked() && begun.elapsed() < self.lock_timeout() => {
+                    let held = self.find_held(&part).await;
+                    let (theirs, others) =
+                        part.into_iter().partition(|waiting| held.contains(waiting.tenant().as_str()));
+                    left.extend::<Vec<_>>(theirs);
+                    parts.push(others);
+                }
                 Err(failed) => {
                     let error = failed.or_missing("session");
                     for waiting in part {
-                        waiting.answer.send(Err(again(&error))).ok();
+                        waiting.refuse(again(&error));
                     }
                 }
             }
         }
+        left
+    }
+
+    fn lock_timeout(&self) -> Duration {
+        match &self.engine {
+            Engine::Pg(servers) => servers.lock_timeout(),
+            Engine::Lite { .. } => Duration::ZERO,
+        }
+    }
+
+    /// Whose heads somebody holds at this moment; none where the server does not say so.
+    async fn find_held(&mut self, rows: &[Waiting]) -> HashSet<String> {
+        let Some(connection) = &mut self.connection else { return HashSet::new() };
+        let list = scope::list(rows.iter().map(Waiting::tenant));
+        let held = match timeout(self.wait_max, dialect::held_heads(connection, &list)).await {
+            Ok(Ok(held)) => held,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "it is not known whose events wait");
+                self.connection = None;
+                return HashSet::new();
+            }
+            Err(_) => {
+                self.connection = None;
+                return HashSet::new();
+            }
+        };
+        for tenant in &held {
+            if !self.held.within(tenant, HELD_FOR) {
+                tracing::warn!(tenant_id = tenant, "somebody holds a tenant's events: its new messages wait for them");
+            }
+            self.held.note(tenant);
+        }
+        held.into_iter().collect()
     }
 
     /// The ids of the rows that were inserted.
@@ -359,7 +447,7 @@ impl Writer {
                 }
             }
         }
-        let mut connection = servers.connect(&CONNECT).await?;
+        let mut connection = servers.connect_with(&CONNECT, LOCK_WAIT).await?;
         let outcome = insert!(SCOPED_ACCEPT_TEXTS, Some(&scope), rows, &mut connection);
         if !outcome.as_ref().is_err_and(Failed::is_disconnect) {
             self.connection = Some(connection);

@@ -1,9 +1,31 @@
 //! What the engines do not have in common. Whatever is not here works on both.
 
-use sqlx::error::{DatabaseError, ErrorKind};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection,
+    error::{DatabaseError, ErrorKind},
+};
+
+use crate::scope::{Access, Scope};
 
 /// Takes the right to write at once: a transaction that reads first and then wants to write may be refused it.
 pub(crate) const SQLITE_BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// Which of some tenants' heads of events somebody holds. SQLite has one writer, and nothing to skip.
+const PG_HELD_HEADS: &str = "WITH free AS MATERIALIZED (
+        SELECT tenant_id FROM event_heads WHERE tenant_id = ANY (string_to_array($1, ','))
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
+    SELECT tenant_id FROM event_heads WHERE tenant_id = ANY (string_to_array($1, ','))
+    AND tenant_id NOT IN (SELECT tenant_id FROM free)";
+
+/// Which of the tenants in `list` have a head of events that somebody holds; waits for none of them.
+pub(crate) async fn held_heads(connection: &mut PgConnection, list: &str) -> sqlx::Result<Vec<String>> {
+    let begin = AssertSqlSafe(Scope::Tenants(list).begin(Access::Write));
+    let mut begun = connection.begin_with(begin).await?;
+    let held = sqlx::query_scalar(PG_HELD_HEADS).bind(list).fetch_all(&mut *begun).await?;
+    begun.rollback().await?;
+    Ok(held)
+}
 
 /// Whether the disk of the database is full.
 pub(crate) fn is_disk_full(error: &dyn DatabaseError) -> bool {

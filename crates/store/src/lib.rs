@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod api_keys;
+mod aside;
 pub mod attachments;
 pub mod audit;
 pub mod blocklist;

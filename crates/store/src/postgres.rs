@@ -208,9 +208,25 @@ impl Servers {
         self.primary.close().await;
     }
 
+    /// How long a statement waits for a row or a table that somebody else holds.
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        self.settings.lock_timeout
+    }
+
     /// A connection to the primary beside the pool, for whoever keeps one.
     pub(crate) async fn connect(&self, statement: &'static Statement) -> Result<PgConnection, Failed> {
-        let options = self.primary.connect_options();
+        self.connect_with(statement, self.settings.lock_timeout).await
+    }
+
+    /// The same, for whoever waits at most `lock_timeout` for what somebody else holds.
+    pub(crate) async fn connect_with(
+        &self,
+        statement: &'static Statement,
+        lock_timeout: Duration,
+    ) -> Result<PgConnection, Failed> {
+        let limit = lock_timeout.min(self.settings.lock_timeout).as_millis().to_string();
+        // Of a setting that is given twice, the server takes the last one.
+        let options = (*self.primary.connect_options()).clone().options([("lock_timeout", limit)]);
         let connecting = run(statement, Box::pin(PgConnection::connect_with(&options)));
         self.limited(self.settings.acquire_timeout, connecting, statement).await
     }

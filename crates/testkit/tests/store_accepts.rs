@@ -145,3 +145,58 @@ async fn an_accepted_message_survives_the_servers_death() {
     let after = Db::open_postgres(&database.url().into(), &PgSettings::default()).await.unwrap();
     assert_eq!(stored(&after, &session).await, said);
 }
+
+/// A process that was stopped between telling something and its `COMMIT` holds the events of one tenant. Nobody else waits
+/// for it, however often that tenant's messages come.
+#[tokio::test]
+async fn whoever_holds_one_tenants_events_holds_up_nobody_else() {
+    let database = Postgres::shared().await.database().await;
+    let make = Make::new();
+    let db = Db::open_postgres(&database.url().into(), &PgSettings::default()).await.unwrap();
+    let held = prepared(&db, &make).await;
+    let tenant = make.stored_tenant(&db, "beside").await;
+    let beside = stored_session(&db, &make, &tenant, "bob").await;
+    for session in [&held, &beside] {
+        assert_eq!(accept(&db, &message(&make, session)).await.unwrap(), Accepted::New);
+    }
+    let mut holder = database.pool.begin().await.unwrap();
+    let take = "UPDATE event_heads SET seq = seq + 1 WHERE tenant_id = $1";
+    sqlx::query(take).bind(held.tenant_id.as_str()).execute(&mut *holder).await.unwrap();
+
+    let (mut waiting, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        // Of both in one batch: all are there before the task has its next turn.
+        let said: Vec<_> =
+            (0..40).map(|number| message(&make, if number % 2 == 0 { &held } else { &beside })).collect();
+        let (ours, others): (Vec<_>, Vec<_>) = said.into_iter().partition(|said| said.session_id == held.id);
+        for message in ours {
+            let db = db.clone();
+            theirs.push(message.clone());
+            waiting.push(tokio::spawn(async move { accept(&db, &message).await }));
+        }
+        for outcome in join_all(others.iter().map(|message| accept(&db, message))).await {
+            assert_eq!(outcome.unwrap(), Accepted::New, "while one holds the other's events");
+        }
+    }
+    let stored = "SELECT COUNT(*) FROM messages WHERE tenant_id = $1";
+    let count: i64 = sqlx::query_scalar(stored).bind(held.tenant_id.as_str()).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(count, 1, "the holder still holds");
+
+    holder.rollback().await.unwrap();
+    for (outcome, message) in waiting.into_iter().zip(&theirs) {
+        match outcome.await.unwrap() {
+            Ok(accepted) => assert_eq!(accepted, Accepted::New),
+            // On a machine that is so slow its patience is over first: nothing happened, and it is sent again.
+            Err(Error::Unavailable { .. }) => assert_eq!(accept(&db, message).await.unwrap(), Accepted::New),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    for (session, count) in [(&held, 61), (&beside, 61)] {
+        let tenant = session.tenant_id.as_str();
+        let count_now: i64 = sqlx::query_scalar(stored).bind(tenant).fetch_one(&database.pool).await.unwrap();
+        assert_eq!(count_now, count, "each once");
+        let (_, newest) = db.events(&session.tenant_id).bounds().await.unwrap();
+        assert!(newest >= count, "and each was told");
+    }
+    db.close().await;
+}
