@@ -31,6 +31,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     unready: bool,
+    when_asked: Option<Arc<dyn Fn() + Send + Sync>>,
     script: VecDeque<Result<Vec<ChatEvent>>>,
     asked: Vec<ChatRequest>,
     stopped: Vec<String>,
@@ -54,6 +55,11 @@ impl FakeBots {
     /// Whether bots answer at all. They do, until told otherwise.
     pub fn set_ready(&self, ready: bool) {
         self.0.with(|state| state.unready = !ready);
+    }
+
+    /// What happens while a bot is asked whether it is ready, before it answers.
+    pub fn when_asked(&self, happening: impl Fn() + Send + Sync + 'static) {
+        self.0.with(|state| state.when_asked = Some(Arc::new(happening)));
     }
 
     /// The next chat that has no script yet goes like this; its stream ends after the last event.
@@ -150,6 +156,9 @@ fn echo(request: &ChatRequest, records: &mut i64) -> Vec<ChatEvent> {
 #[async_trait]
 impl BotClient for FakeBot {
     async fn is_ready(&self) -> bool {
+        if let Some(happening) = self.0.with(|state| state.when_asked.clone()) {
+            happening();
+        }
         self.0.with(|state| !state.unready)
     }
 

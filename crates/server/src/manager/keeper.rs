@@ -234,6 +234,7 @@ impl Keeper {
         }
         self.unanswered += 1;
         if self.unanswered >= config.restart_after_failures {
+            service.must_keep_bots()?;
             base.runtime.stop(&instance.id).await?;
             self.note_exit(&instance, "it did not answer", instance.restarts.saturating_add(1) >= config.max_restarts)
                 .await?;
@@ -266,6 +267,7 @@ impl Keeper {
             }
             let limit = seconds(base.config.manager.start_timeout_s);
             if base.clock.now().since(instance.since) >= limit {
+                service.must_keep_bots()?;
                 base.runtime.stop(&instance.id).await?;
                 let how = format!("it was not ready within {} s{trouble}", limit.as_secs());
                 let give_up = instance.restarts.saturating_add(1) >= base.config.manager.max_restarts;

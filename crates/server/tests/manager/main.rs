@@ -391,3 +391,36 @@ impl Beyond for TestApp {
         self.app.bus.publish(BusEvent::InstanceChanged { tenant, instance });
     }
 }
+
+/// Stopped while it asks, a keeper goes on when another process keeps the bots: what it finds is for that one to act upon.
+#[tokio::test]
+async fn a_keeper_that_has_lost_the_bots_ends_none() {
+    for starts in [false, true] {
+        let app = at_work(|config| {
+            without_backoff(config);
+            (config.manager.liveness_failures, config.manager.restart_after_failures) = (1, 1);
+        })
+        .await;
+        app.bots.set_ready(!starts);
+        let acme = app.tenant("acme").await;
+        let observed = if starts { Observed::Starting } else { Observed::Running };
+        let bot = until(&app, &acme, |bot| bot.observed == observed).await;
+        let (manager, clock) = (app.app.manager.clone(), app.clock.clone());
+        app.bots.when_asked(move || {
+            clock.advance(Duration::from_hours(1));
+            manager.share();
+        });
+        app.bots.set_ready(false);
+        let asked = async {
+            while app.app.manager.keeps_bots() {
+                app.advance(Duration::from_mins(1));
+                app.app.manager.wake(&acme.id);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            app.app.manager.keepers_ended().await;
+        };
+        tokio::time::timeout(PATIENCE, asked).await.unwrap();
+        assert!(app.runtime.is_running(&bot.id), "starts: {starts}");
+        app.app.stop.cancel();
+    }
+}
