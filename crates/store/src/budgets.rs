@@ -11,7 +11,7 @@ use std::{
 use astrfleet_core::{
     Error, Result,
     budget::{Account, Ask, Granted, Held, Settled, decide},
-    id::{InstanceId, TenantId},
+    id::{InstanceId, MessageId, TenantId},
     ports::{BudgetHolder, Budgets},
     quota::{Kind, Level},
     time::Timestamp,
@@ -48,9 +48,11 @@ statements! {
             SELECT CAST(COALESCE(SUM(prompt_tokens + completion_tokens), 0) AS BIGINT) FROM usage_records
             WHERE tenant_id = $1 AND at >= $3 AND at < $4 AND instance_id = $6)
         WHERE tenant_id = $1 AND account = $2 AND period = $3 RETURNING spent";
+    /// By their ids, which begin with the time at which they came to us: when a message of an IM channel was written, its bot
+    /// says.
     COUNT_MESSAGES = "budget.count_messages", "UPDATE budget_accounts SET counted_at = $5, spent = (
             SELECT COUNT(*) FROM messages
-            WHERE tenant_id = $1 AND author = 'user' AND created_at >= $3 AND created_at < $4)
+            WHERE tenant_id = $1 AND author = 'user' AND id >= $6 AND id < $4)
         WHERE tenant_id = $1 AND account = $2 AND period = $3 RETURNING spent";
     RAISE = "budget.raise", "UPDATE budget_accounts SET fence = fence + 1
         WHERE tenant_id = $1 AND account = $2 AND period = $3 RETURNING fence";
@@ -67,8 +69,11 @@ statements! {
         WHERE tenant_id = $1 AND account = $2 AND period = $3 AND holder = $4 AND fence = $5 AND expires_at > $8";
     /// Of the same account, long ago.
     PRUNE = "budget.prune", "DELETE FROM budget_accounts WHERE tenant_id = $1 AND account = $2 AND period < $3";
-    CHATS = "budget.chats",
-        "SELECT COUNT(*) FROM messages WHERE tenant_id = $1 AND state IN ('delivering', 'streaming')";
+    /// One state at a time: SQLite would read all of the tenant's messages for a list of them.
+    CHATS = "budget.chats", "SELECT (SELECT COUNT(*) FROM messages
+            WHERE tenant_id = $1 AND state = 'delivering' AND state IN ('accepted', 'delivering', 'streaming'))
+        + (SELECT COUNT(*) FROM messages
+            WHERE tenant_id = $1 AND state = 'streaming' AND state IN ('accepted', 'delivering', 'streaming'))";
     NOTICE = "budget.notice", "INSERT INTO quota_notices (tenant_id, quota, period, level, told_at)
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
 }
@@ -174,7 +179,7 @@ impl Budgets for BudgetRows {
             let expired = run(&EXPIRE, expire.execute(&mut *connection)).await?.rows_affected();
             let fresh = now - opened.counted_at < i64::try_from(COUNTED_FOR.as_micros()).unwrap_or(i64::MAX);
             let spent = match account {
-                Account::Messages => of_account!(COUNT_MESSAGES, tenant, &name, period, end.micros(), now;
+                Account::Messages => of_account!(COUNT_MESSAGES, tenant, &name, period, MessageId::edge(end), now, MessageId::edge(period);
                     query => query.fetch_one(&mut *connection))?,
                 // Of a replica that died, more may be written than it had told.
                 _ if fresh && expired == 0 => opened.spent,

@@ -102,7 +102,7 @@ statements! {
     COUNT_WAITING = "message.count_waiting", "SELECT COUNT(*) FROM messages
         WHERE tenant_id = $1 AND state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming')";
     COUNT_SINCE = "message.count_since", "SELECT COUNT(*) FROM messages
-        WHERE tenant_id = $1 AND author = 'user' AND created_at >= $2";
+        WHERE tenant_id = $1 AND author = 'user' AND id >= $2";
 }
 
 /// Later than every id of a message: where a list that begins with the newest begins.
@@ -502,7 +502,7 @@ impl Messages for MessageRows {
     async fn count_since(&self, since: Timestamp) -> Result<u64> {
         let count = read!(&self.db, Scope::Tenant(&self.tenant), COUNT_SINCE, pool => sqlx::query_scalar::<_, i64>(COUNT_SINCE.sql)
             .bind(self.tenant.as_str())
-            .bind(since.micros())
+            .bind(MessageId::edge(since))
             .fetch_one(pool))?;
         read_number("messages.count", count)
     }

@@ -386,3 +386,22 @@ async fn a_server_that_is_not_there_is_said_to_be_none_without_its_password() {
     assert!(matches!(error, Error::Invalid { .. }));
     assert!(!format!("{error} {error:?}").contains("secretword"));
 }
+
+/// What is still to be done is a handful of rows, whatever a tenant has stored: the index of those alone is read.
+#[tokio::test]
+async fn sqlite_counts_what_is_open_without_reading_what_is_done() {
+    use sqlx::Row;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    Db::open_sqlite(&path).await.unwrap().migrate_up(NOW).await.unwrap();
+    let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    for name in ["budget.chats", "message.count_waiting"] {
+        let text = &astrfleet_store::texts()[name];
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
+        let plan = sqlx::query(explain).bind("ten_").fetch_all(&pool).await.unwrap();
+        let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+        let reads: Vec<_> = steps.iter().filter(|step| step.contains(" messages ")).collect();
+        assert!(!reads.is_empty() && reads.iter().all(|step| step.contains("messages_open")), "{name}: {steps:?}");
+    }
+}

@@ -135,7 +135,7 @@ pub trait Messages: Send + Sync {
     async fn open(&self, after: Option<&MessageId>, limit: u32) -> Result<Vec<(SessionId, MessageId, State)>>;
     /// How many wait to be delivered.
     async fn count_waiting(&self) -> Result<u64>;
-    /// Messages of end users accepted since `since`, for the daily quota.
+    /// Messages of end users that came to us since `since`, by their ids: for the daily quota.
     async fn count_since(&self, since: Timestamp) -> Result<u64>;
 }
 

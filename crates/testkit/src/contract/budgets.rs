@@ -6,6 +6,7 @@ use astrfleet_core::{
     Error,
     budget::{Account, Ask, Granted, Held, Settled},
     id::TenantId,
+    message::Message,
     ports::{BudgetHolder, Budgets, Store},
     quota::{Kind, Level},
     time::Timestamp,
@@ -182,7 +183,12 @@ async fn messages_are_counted_as_they_are_stored(store: &dyn Store, make: &Make)
     assert_eq!((first.total, first.spent), (1, 0));
     let session = stored_session(store, make, &tenant, "ada").await;
     accepted(store, &message(make, &session)).await;
-    accepted(store, &message(make, &session)).await;
+    // When it was written, a bot says: that puts no message into another day.
+    let told_later = Message { created_at: NOW.minus(Duration::from_hours(99)), ..message(make, &session) };
+    accepted(store, &told_later).await;
+    let the_day_before = NOW.minus(Duration::from_hours(24));
+    let yesterday = message(&Make::at(the_day_before), &session);
+    accepted(store, &Message { created_at: the_day_before, ..yesterday }).await;
     let second = lease(Ask { fence: first.fence, need: 1, ..Ask::default() }).await;
     assert_eq!((second.total, second.spent), (1, 2));
     accepted(store, &message(make, &session)).await;

@@ -304,7 +304,8 @@ async fn counts(store: &dyn Store, make: &Make) {
     let messages = store.messages(&tenant);
     assert_eq!(messages.count_since(Timestamp::default()).await.unwrap(), 0);
     let early = message(make, &session);
-    let late = Message { created_at: after(60), ..message(make, &session) };
+    // When it was written, a bot says; when it came to us, its id does.
+    let late = Message { created_at: NOW.minus(Duration::from_hours(99)), ..message(&Make::at(after(60)), &session) };
     let agent = Message { author: Author::Agent, state: State::Done, ..message(make, &session) };
     for message in [&early, &late, &agent] {
         accepted(store, message).await;
@@ -323,6 +324,7 @@ async fn order(store: &dyn Store, make: &Make) {
         (stored_session(store, make, &tenant, "ada").await, stored_session(store, make, &tenant, "bob").await);
     let sessions = store.sessions(&tenant);
     assert_eq!(sessions.get_with_newest(&session.id).await.unwrap(), (session.clone(), None));
+    assert_eq!(messages.count_since(NOW.minus(Duration::from_hours(24))).await.unwrap(), 2);
     let missing = sessions.get_with_newest(&make.ids.session()).await;
     assert!(matches!(missing, Err(Error::NotFound { what: "session" })));
     let said = [message(make, &session), message(make, &beside), message(make, &session), message(make, &session)];

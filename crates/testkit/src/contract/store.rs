@@ -70,8 +70,13 @@ impl Make {
     /// A fresh one: its ids are the same in every run.
     #[must_use]
     pub fn new() -> Self {
-        let clock = Arc::new(FixedClock::at(NOW.micros()));
-        Self { ids: Ids::new(clock, Arc::new(CountingRng::default())) }
+        Self::at(NOW)
+    }
+
+    /// One whose ids are those of a process that believes it to be this moment.
+    #[must_use]
+    pub fn at(moment: Timestamp) -> Self {
+        Self { ids: Ids::new(Arc::new(FixedClock::at(moment.micros())), Arc::new(CountingRng::default())) }
     }
 
     /// One whose ids are later than all of the suites.
@@ -79,8 +84,7 @@ impl Make {
     pub fn after_the_suites() -> Self {
         static COUNT: AtomicI64 = AtomicI64::new(1);
         let later = COUNT.fetch_add(1, Ordering::Relaxed) * 1_000_000;
-        let clock = Arc::new(FixedClock::at(NOW.micros() + later));
-        Self { ids: Ids::new(clock, Arc::new(CountingRng::default())) }
+        Self::at(Timestamp::from_micros(NOW.micros() + later))
     }
 
     /// A user who is not stored yet.
