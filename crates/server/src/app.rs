@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, ops::Deref, sync::Arc};
 
 use astrfleet_core::{
+    Result,
     id::Ids,
-    ports::{Blobs, Bots, Bus, BusStream, Clock, Limiter, Rng, Runtime, Store},
+    ports::{Blobs, Bots, Bus, BusStream, Clock, Limiter, Rng, Runtime, Store, System},
+    time::Timestamp,
 };
 use futures_util::StreamExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -70,6 +72,15 @@ impl Base {
     /// What the bus tells from here on, until the process is to end.
     pub fn bus_events(&self) -> BusStream {
         self.bus.subscribe().take_until(self.stop.clone().cancelled_owned()).boxed()
+    }
+
+    /// The time by which one process judges how old is what others have stored: the database's, or this process's own where
+    /// that is earlier. So a clock that is ahead ends nothing before its time, and one that is behind is late at most.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn time_for_all(&self, system: &dyn System) -> Result<Timestamp> {
+        Ok(system.now().await?.min(self.clock.now()))
     }
 }
 

@@ -69,8 +69,7 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resu
         return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
     };
     let hash = request_hash(&parts, &body);
-    let now = app.clock.now();
-    match app.store.idempotency(&owner).begin(&key, &hash, now, now.minus(ABANDONED_AFTER)).await? {
+    match app.store.idempotency(&owner).begin(&key, &hash, ABANDONED_AFTER).await? {
         Begun::New => first(app, owner, key, Request::from_parts(parts, Body::from(body)), next).await,
         Begun::Answered(answer) => Ok(replay(&answer)?),
         Begun::InProgress => Err(Error::conflict("the same request is being worked on: ask again in a moment").into()),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use astrfleet_core::{api_key::Scope, policy::Role};
+use astrfleet_core::{api_key::Scope, id::SessionId, policy::Role, ports::Store, session::State};
+use astrfleet_server::loops::LoopState;
 use astrfleet_testkit::app::TestApp;
 use axum::http::Method;
 use serde_json::json;
@@ -112,4 +113,24 @@ async fn a_session_in_which_nobody_writes_is_closed() {
     };
     let closed = tokio::time::timeout(Duration::from_mins(1), closed).await.unwrap();
     assert_eq!(closed.json["close_reason"], "idle");
+}
+
+/// What is idle is so for all: a process whose clock is ahead closes nothing that others keep open.
+#[tokio::test]
+async fn a_clock_that_is_ahead_closes_no_session() {
+    let app = TestApp::configured(|config| config.session.idle_timeout_s = 3_600).await;
+    app.clock.set(app.store.system("a test").now().await.unwrap());
+    let tenant = app.tenant("acme").await;
+    let agent = app.member(&tenant, Role::Agent).await;
+    let made = app.post(&agent, "/tenants/acme/sessions", json!({"end_user": "ada"})).await.expect(201);
+    let id = SessionId::parse(made.json["id"].as_str().unwrap()).unwrap();
+    app.advance(Duration::from_hours(24));
+    app.app.start_loops();
+    let ran = async {
+        while app.app.loops.all()["session.close_idle"] != LoopState::Well {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), ran).await.unwrap();
+    assert_eq!(app.store.sessions(&tenant.id).get(&id).await.unwrap().state, State::Bot);
 }

@@ -1,5 +1,7 @@
 //! Answers that were given under an `Idempotency-Key`, each owner's apart.
 
+use std::time::Duration;
+
 use astrfleet_core::{
     Result,
     ports::{Begun, Idempotency, StoredAnswer},
@@ -19,11 +21,12 @@ const TRIES: usize = 3;
 
 statements! {
     "answer";
+    /// By the database's clock alone: what one process has begun may be given up by another one.
     BEGIN = "idempotency.begin", "INSERT INTO idempotency (owner, idempotency_key, request_hash, created_at)
-        VALUES ($1, $2, $3, $4)
+        VALUES ($1, $2, $3, (SELECT micros FROM database_clock))
         ON CONFLICT (owner, idempotency_key) DO UPDATE
             SET request_hash = excluded.request_hash, created_at = excluded.created_at
-            WHERE idempotency.status IS NULL AND idempotency.created_at < $5";
+            WHERE idempotency.status IS NULL AND idempotency.created_at < excluded.created_at - $4";
     GET = "idempotency.get",
         "SELECT request_hash, status, body FROM idempotency WHERE owner = $1 AND idempotency_key = $2";
     FINISH = "idempotency.finish", "UPDATE idempotency SET status = $3, body = $4
@@ -82,25 +85,15 @@ pub(crate) async fn delete_before(db: &Db, before: Timestamp, limit: u32) -> Res
 
 #[async_trait]
 impl Idempotency for IdempotencyRows {
-    async fn begin(
-        &self,
-        key: &str,
-        request_hash: &[u8; 32],
-        now: Timestamp,
-        abandoned_before: Timestamp,
-    ) -> Result<Begun> {
+    async fn begin(&self, key: &str, request_hash: &[u8; 32], abandoned_after: Duration) -> Result<Begun> {
+        let abandoned_after = i64::try_from(abandoned_after.as_micros()).unwrap_or(i64::MAX / 2);
         let request_hash = hex(request_hash);
         for _ in 0..TRIES {
             let begun = affected!(
                 &self.db,
                 Scope::Owner(&self.owner),
                 BEGIN,
-                sqlx::query(BEGIN.sql)
-                    .bind(&self.owner)
-                    .bind(key)
-                    .bind(&request_hash)
-                    .bind(now.micros())
-                    .bind(abandoned_before.micros())
+                sqlx::query(BEGIN.sql).bind(&self.owner).bind(key).bind(&request_hash).bind(abandoned_after)
             )?;
             if begun == 1 {
                 return Ok(Begun::New);

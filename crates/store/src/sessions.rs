@@ -28,6 +28,16 @@ macro_rules! session_columns {
 }
 pub(crate) use session_columns;
 
+/// An exchange may have ended since the caller read the session: its last activity never goes back.
+macro_rules! change {
+    () => {
+        "UPDATE sessions SET state = $4, close_reason = $5, metadata = $6,
+            generation = $7, last_active_at = CASE WHEN last_active_at > $8 THEN last_active_at ELSE $8 END,
+            version = version + 1
+        WHERE tenant_id = $1 AND id = $2 AND version = $3"
+    };
+}
+
 statements! {
     "session";
     INSERT = "session.insert", concat!("INSERT INTO sessions (", session_columns!(), ")
@@ -43,11 +53,19 @@ statements! {
         WHERE tenant_id = $1 AND id < $2 AND end_user = $4 ORDER BY id DESC LIMIT $3");
     /// The state before a change: that is of this version.
     STATE = "session.state", "SELECT state FROM sessions WHERE tenant_id = $1 AND id = $2 AND version = $3";
-    /// An exchange may have ended since the caller read the session: its last activity never goes back.
-    UPDATE = "session.update", concat!("UPDATE sessions SET state = $4, close_reason = $5, metadata = $6,
-            generation = $7, last_active_at = CASE WHEN last_active_at > $8 THEN last_active_at ELSE $8 END,
-            version = version + 1
-        WHERE tenant_id = $1 AND id = $2 AND version = $3 RETURNING ", session_columns!());
+    UPDATE = "session.update", concat!(change!(), " RETURNING ", session_columns!());
+    /// Whoever writes in a session does not change its version: what made it idle (`system.idle_sessions`) is asked once
+    /// more.
+    CLOSE_IDLE = "session.close_idle", concat!(change!(), " AND state <> 'closed' AND last_active_at < $9
+        AND NOT EXISTS (
+            SELECT 1 FROM messages WHERE messages.tenant_id = sessions.tenant_id AND messages.session_id = sessions.id
+            AND messages.state IN ('accepted', 'delivering', 'streaming')
+        )
+        AND COALESCE((
+            SELECT messages.created_at FROM messages
+            WHERE messages.tenant_id = sessions.tenant_id AND messages.session_id = sessions.id
+            ORDER BY messages.id DESC LIMIT 1
+        ), 0) < $9 RETURNING ", session_columns!());
 }
 
 /// Later than every id of a session: where a list that begins with the newest begins.
@@ -64,6 +82,41 @@ impl SessionRows {
     #[must_use]
     pub fn new(db: &Db, tenant: &TenantId) -> Self {
         Self { db: db.clone(), tenant: tenant.clone() }
+    }
+
+    /// Stores a changed session where its version is the stored one, and where nobody wrote in it since `idle_since`, if
+    /// that is given. Returns it as stored.
+    async fn change(&self, session: &Session, idle_since: Option<Timestamp>) -> Result<Option<Session>> {
+        let state = word(&session.state)?;
+        let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
+            let ask = sqlx::query_scalar::<_, String>(STATE.sql)
+                .bind(self.tenant.as_str())
+                .bind(session.id.as_str())
+                .bind(session.version);
+            let Some(before) = run(&STATE, ask.fetch_optional(&mut *connection)).await? else { return Ok(None) };
+            let statement = if idle_since.is_some() { &CLOSE_IDLE } else { &UPDATE };
+            let mut update = sqlx::query_as::<_, Row>(statement.sql)
+                .bind(self.tenant.as_str())
+                .bind(session.id.as_str())
+                .bind(session.version)
+                .bind(&state)
+                .bind(reason.as_deref())
+                .bind(session.metadata.to_string())
+                .bind(session.generation)
+                .bind(session.last_active_at.micros());
+            if let Some(since) = idle_since {
+                update = update.bind(since.micros());
+            }
+            // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
+            let Some(row) = run(statement, update.fetch_all(&mut *connection)).await?.pop() else { return Ok(None) };
+            let stored = row.read()?;
+            let before = read_word("sessions.state", before)?;
+            if let Some(changed) = NewEvent::of_session(Some(before), &stored) {
+                append!(connection, &[Told::new(&self.tenant, changed)]);
+            }
+            Ok(Some(stored))
+        })
     }
 }
 
@@ -200,36 +253,14 @@ impl Sessions for SessionRows {
     }
 
     async fn update(&self, session: &Session) -> Result<Session> {
-        let state = word(&session.state)?;
-        let reason = session.close_reason.map(|reason| word(&reason)).transpose()?;
-        let updated: Option<Session> = transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
-            let ask = sqlx::query_scalar::<_, String>(STATE.sql)
-                .bind(self.tenant.as_str())
-                .bind(session.id.as_str())
-                .bind(session.version);
-            let Some(before) = run(&STATE, ask.fetch_optional(&mut *connection)).await? else { return Ok(None) };
-            let update = sqlx::query_as::<_, Row>(UPDATE.sql)
-                .bind(self.tenant.as_str())
-                .bind(session.id.as_str())
-                .bind(session.version)
-                .bind(&state)
-                .bind(reason.as_deref())
-                .bind(session.metadata.to_string())
-                .bind(session.generation)
-                .bind(session.last_active_at.micros());
-            // All rows rather than one: SQLite checks and commits only when it was asked for the last one.
-            let Some(row) = run(&UPDATE, update.fetch_all(&mut *connection)).await?.pop() else { return Ok(None) };
-            let stored = row.read()?;
-            let before = read_word("sessions.state", before)?;
-            if let Some(changed) = NewEvent::of_session(Some(before), &stored) {
-                append!(connection, &[Told::new(&self.tenant, changed)]);
-            }
-            Ok(Some(stored))
-        })?;
-        if let Some(stored) = updated {
+        if let Some(stored) = self.change(session, None).await? {
             return Ok(stored);
         }
         self.get(&session.id).await?;
         Err(Error::Stale { what: "session" })
+    }
+
+    async fn close_idle(&self, closed: &Session, before: Timestamp) -> Result<bool> {
+        Ok(self.change(closed, Some(before)).await?.is_some())
     }
 }

@@ -28,6 +28,9 @@ use crate::{
 statements! {
     "row";
     PING = "system.ping", "SELECT 1";
+    NOW = "system.now", "SELECT micros FROM database_clock";
+    /// SQLite takes an index of some rows only where the statement repeats the index's own condition word for word: that is
+    /// why some statements here and elsewhere say twice in which state a row is.
     WAITING_MESSAGES_OF = "system.waiting_messages_of", "SELECT tenant_id, session_id, id FROM messages
         WHERE state = 'accepted' AND state IN ('accepted', 'delivering', 'streaming') AND id > $1
         AND EXISTS (SELECT 1 FROM leases WHERE leases.name = 'queue/' || messages.tenant_id AND leases.owner = $3)
@@ -88,6 +91,12 @@ impl System for SystemRows {
     async fn ping(&self) -> Result<()> {
         read!(&self.db, Scope::System, PING, pool => sqlx::query_scalar::<_, i32>(PING.sql).fetch_one(pool))?;
         Ok(())
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        let micros =
+            read!(&self.db, Scope::System, NOW, pool => sqlx::query_scalar::<_, i64>(NOW.sql).fetch_one(pool))?;
+        Ok(Timestamp::from_micros(micros))
     }
 
     async fn api_key_by_hash(&self, hash: &[u8; 32]) -> Result<ApiKey> {

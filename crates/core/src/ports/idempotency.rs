@@ -1,8 +1,10 @@
 //! Where answers are kept that are given again.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
-use crate::{error::Result, time::Timestamp};
+use crate::error::Result;
 
 /// An answer that is given again under the same `Idempotency-Key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +32,8 @@ pub enum Begun {
 #[async_trait]
 pub trait Idempotency: Send + Sync {
     /// Takes the key for a request, whose method, path and body are in `request_hash`. An unfinished one that is older
-    /// than `abandoned_before` counts as never begun.
-    async fn begin(
-        &self,
-        key: &str,
-        request_hash: &[u8; 32],
-        now: Timestamp,
-        abandoned_before: Timestamp,
-    ) -> Result<Begun>;
+    /// than `abandoned_after` counts as never begun; how old it is goes by the clock of whoever keeps the answers.
+    async fn begin(&self, key: &str, request_hash: &[u8; 32], abandoned_after: Duration) -> Result<Begun>;
     /// Keeps the answer.
     async fn finish(&self, key: &str, answer: &StoredAnswer) -> Result<()>;
     /// Gives the key back: nothing was done.

@@ -33,6 +33,9 @@ pub trait Sessions: Send + Sync {
     /// # Errors
     /// [`crate::Error::Stale`].
     async fn update(&self, session: &Session) -> Result<Session>;
+    /// Stores one that was closed because nobody wrote in it since `before`, if that is so still and its `version` is the
+    /// stored one. Returns whether it did.
+    async fn close_idle(&self, closed: &Session, before: Timestamp) -> Result<bool>;
 }
 
 /// A message to be accepted.

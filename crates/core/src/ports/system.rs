@@ -20,6 +20,8 @@ use crate::{
 pub trait System: Send + Sync {
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
+    /// The time of whoever keeps all this: the same for all processes, whatever their own clocks say.
+    async fn now(&self) -> Result<Timestamp>;
     /// # Errors
     /// [`crate::Error::NotFound`].
     async fn api_key_by_hash(&self, hash: &[u8; 32]) -> Result<ApiKey>;

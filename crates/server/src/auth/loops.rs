@@ -18,8 +18,9 @@ pub(super) fn all(app: &App) -> Vec<Loop> {
         Loop::every("auth.forget_answers", PERIOD, move || {
             let app = answers.clone();
             async move {
-                let before = app.clock.now().minus(seconds(app.config.message.idempotency_ttl_s));
-                app.store.system("forget old answers").delete_idempotency(before, BATCH).await
+                let system = app.store.system("forget old answers");
+                let before = app.time_for_all(&*system).await?.minus(seconds(app.config.message.idempotency_ttl_s));
+                system.delete_idempotency(before, BATCH).await
             }
         }),
     ]

@@ -59,9 +59,9 @@ impl Service {
     /// # Errors
     /// What the store says; what was ended before stays so.
     pub async fn end_overdue(&self) -> Result<u64> {
-        let now = self.base.clock.now();
-        let before = now.minus(seconds(self.base.config.message.answer_timeout_s));
         let system = self.base.store.system("messages of IM channels that their bots do not end");
+        let now = self.base.time_for_all(&*system).await?;
+        let before = now.minus(seconds(self.base.config.message.answer_timeout_s));
         let mut ended = 0;
         for (tenant, id) in system.overdue_at_channels(before, OVERDUE_BATCH).await? {
             let messages = self.base.store.messages(&tenant);

@@ -1,7 +1,7 @@
 //! Loop `session.close_idle`: closes sessions in which nobody wrote for `SESSION_TIMEOUT`.
 
 use astrfleet_core::{
-    Error, Result,
+    Result,
     ports::BusEvent,
     session::{CloseReason, Event},
 };
@@ -16,20 +16,16 @@ const BATCH: u32 = 200;
 /// # Errors
 /// Whatever the store says; what was done before stays done.
 pub(super) async fn run(app: &App) -> Result<u64> {
-    let now = app.clock.now();
-    let before = now.minus(seconds(app.config.session.idle_timeout_s));
     let system = app.store.system("sessions in which nobody wrote for long");
+    let now = app.time_for_all(&*system).await?;
+    let before = now.minus(seconds(app.config.session.idle_timeout_s));
     let mut closed = 0;
     for session in system.idle_sessions(before, BATCH).await? {
         let ended = session.after(Event::Closed(CloseReason::Idle), now)?;
-        match app.store.sessions(&session.tenant_id).update(&ended).await {
-            Ok(_) => {
-                closed += 1;
-                app.bus.publish(BusEvent::SessionChanged(session.tenant_id, session.id));
-            }
-            // Somebody wrote just now.
-            Err(Error::Stale { .. }) => {}
-            Err(error) => return Err(error),
+        // Unless somebody wrote just now.
+        if app.store.sessions(&session.tenant_id).close_idle(&ended, before).await? {
+            closed += 1;
+            app.bus.publish(BusEvent::SessionChanged(session.tenant_id, session.id));
         }
     }
     Ok(closed)

@@ -2,43 +2,49 @@
 
 use std::time::Duration;
 
-use astrfleet_core::ports::{Begun, Store, StoredAnswer};
+use astrfleet_core::{
+    ports::{Begun, Store, StoredAnswer},
+    time::Timestamp,
+};
 
-use super::store::{Make, NOW};
+use super::{store::Make, system::later};
 
 const REQUEST: [u8; 32] = [1; 32];
 const OTHER_REQUEST: [u8; 32] = [2; 32];
+/// Longer than any suite.
+const LONG: Duration = Duration::from_hours(1);
 
-/// Everything of it.
+/// Everything of it. What is old and what is not goes by the store's own clock, which no test turns.
 pub async fn all(store: &dyn Store, make: &Make) {
     let (owner, other) = (make.ids.user(), make.ids.user());
     let (ours, theirs) = (store.idempotency(owner.as_str()), store.idempotency(other.as_str()));
-    let earlier = NOW.minus(Duration::from_secs(1));
     let answer = StoredAnswer { status: 201, body: "{\"ü\":1}".to_owned() };
 
-    assert_eq!(ours.begin("one", &REQUEST, NOW, earlier).await.unwrap(), Begun::New);
-    assert_eq!(ours.begin("one", &REQUEST, NOW, earlier).await.unwrap(), Begun::InProgress);
-    assert_eq!(ours.begin("one", &OTHER_REQUEST, NOW, earlier).await.unwrap(), Begun::Different);
-    assert_eq!(ours.begin("two", &REQUEST, NOW, earlier).await.unwrap(), Begun::New, "another key");
+    assert_eq!(ours.begin("one", &REQUEST, LONG).await.unwrap(), Begun::New);
+    assert_eq!(ours.begin("one", &REQUEST, LONG).await.unwrap(), Begun::InProgress);
+    assert_eq!(ours.begin("one", &REQUEST, Duration::MAX).await.unwrap(), Begun::InProgress);
+    assert_eq!(ours.begin("one", &OTHER_REQUEST, LONG).await.unwrap(), Begun::Different);
+    assert_eq!(ours.begin("two", &REQUEST, LONG).await.unwrap(), Begun::New, "another key");
 
-    assert_eq!(theirs.begin("one", &OTHER_REQUEST, NOW, earlier).await.unwrap(), Begun::New, "another owner");
+    assert_eq!(theirs.begin("one", &OTHER_REQUEST, LONG).await.unwrap(), Begun::New, "another owner");
     theirs.forget("one").await.unwrap();
     theirs.finish("two", &answer).await.unwrap();
-    assert_eq!(ours.begin("two", &REQUEST, NOW, earlier).await.unwrap(), Begun::InProgress, "changes nothing of ours");
+    assert_eq!(ours.begin("two", &REQUEST, LONG).await.unwrap(), Begun::InProgress, "changes nothing of ours");
 
     ours.finish("one", &answer).await.unwrap();
-    assert_eq!(ours.begin("one", &REQUEST, NOW, earlier).await.unwrap(), Begun::Answered(answer.clone()));
-    assert_eq!(ours.begin("one", &OTHER_REQUEST, NOW, earlier).await.unwrap(), Begun::Different);
+    assert_eq!(ours.begin("one", &REQUEST, LONG).await.unwrap(), Begun::Answered(answer.clone()));
+    assert_eq!(ours.begin("one", &OTHER_REQUEST, LONG).await.unwrap(), Begun::Different);
     ours.finish("one", &StoredAnswer { status: 500, body: String::new() }).await.unwrap();
     ours.forget("one").await.unwrap();
-    let late = NOW.plus(Duration::from_secs(9));
-    let answered = ours.begin("one", &REQUEST, late, late).await.unwrap();
+    later(store).await;
+    let answered = ours.begin("one", &REQUEST, Duration::ZERO).await.unwrap();
     assert_eq!(answered, Begun::Answered(answer), "an answer stays, whoever comes late");
 
     ours.forget("two").await.unwrap();
-    assert_eq!(ours.begin("two", &OTHER_REQUEST, NOW, earlier).await.unwrap(), Begun::New, "given back");
-    assert_eq!(ours.begin("two", &REQUEST, late, late).await.unwrap(), Begun::New, "given up by whoever began it");
-    assert_eq!(ours.begin("two", &REQUEST, late, late).await.unwrap(), Begun::InProgress, "which counts from now on");
+    assert_eq!(ours.begin("two", &OTHER_REQUEST, LONG).await.unwrap(), Begun::New, "given back");
+    later(store).await;
+    assert_eq!(ours.begin("two", &REQUEST, Duration::ZERO).await.unwrap(), Begun::New, "given up by whoever began it");
+    assert_eq!(ours.begin("two", &REQUEST, LONG).await.unwrap(), Begun::InProgress, "which counts from now on");
 
     one_of_many(store, make).await;
     the_old_go(store, make).await;
@@ -48,7 +54,7 @@ async fn one_of_many(store: &dyn Store, make: &Make) {
     let owner = make.ids.user();
     let begins = (0..8).map(|_| {
         let port = store.idempotency(owner.as_str());
-        async move { port.begin("key", &REQUEST, NOW, NOW).await.unwrap() }
+        async move { port.begin("key", &REQUEST, LONG).await.unwrap() }
     });
     let begun = futures_util::future::join_all(begins).await;
     assert_eq!(begun.iter().filter(|begun| **begun == Begun::New).count(), 1, "{begun:?}");
@@ -56,12 +62,18 @@ async fn one_of_many(store: &dyn Store, make: &Make) {
 
 async fn the_old_go(store: &dyn Store, make: &Make) {
     let (owner, system) = (make.ids.user(), store.system("the suite of the store"));
-    let long_ago = NOW.minus(Duration::from_hours(1000));
-    let old = long_ago.minus(Duration::from_secs(1));
-    for (key, at) in [("a", old), ("b", old), ("c", old), ("d", long_ago)] {
-        assert_eq!(store.idempotency(owner.as_str()).begin(key, &REQUEST, at, old).await.unwrap(), Begun::New);
+    let begin = async |key: &str| {
+        assert_eq!(store.idempotency(owner.as_str()).begin(key, &REQUEST, LONG).await.unwrap(), Begun::New);
+    };
+    // What others have left here.
+    let begun: Timestamp = later(store).await;
+    while system.delete_idempotency(begun, 100).await.unwrap() > 0 {}
+    for key in ["a", "b", "c"] {
+        begin(key).await;
     }
-    assert_eq!(system.delete_idempotency(long_ago, 2).await.unwrap(), 2, "no more than asked for");
-    assert_eq!(system.delete_idempotency(long_ago, 2).await.unwrap(), 1, "what was begun at that moment stays");
-    assert_eq!(system.delete_idempotency(long_ago, 2).await.unwrap(), 0);
+    let before = later(store).await;
+    begin("d").await;
+    assert_eq!(system.delete_idempotency(before, 2).await.unwrap(), 2, "no more than asked for");
+    assert_eq!(system.delete_idempotency(before, 2).await.unwrap(), 1, "what was begun since stays");
+    assert_eq!(system.delete_idempotency(before, 2).await.unwrap(), 0);
 }

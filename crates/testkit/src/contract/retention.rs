@@ -83,8 +83,9 @@ pub async fn all(store: &dyn Store, make: &Make) {
     assert!(store.sessions(&tenant).get(&session.id).await.is_err());
     let told = store.events(&tenant).after(0, None, 99).await.unwrap();
     assert!(told.iter().all(|event| event.session_id.as_ref() != Some(&session.id)), "an event names the end user");
-    let again =
-        async |owner: &UserId| store.idempotency(owner.as_str()).begin("one", &[1; 32], NOW, NOW).await.unwrap();
+    let again = async |owner: &UserId| {
+        store.idempotency(owner.as_str()).begin("one", &[1; 32], Duration::from_hours(1)).await.unwrap()
+    };
     assert_eq!(again(&answered).await, Begun::New);
     assert!(matches!(again(&of_another).await, Begun::Answered(_)));
 
@@ -96,7 +97,7 @@ pub async fn all(store: &dyn Store, make: &Make) {
 async fn answer(store: &dyn Store, make: &Make, body: &str) -> UserId {
     let owner = make.ids.user();
     let answers = store.idempotency(owner.as_str());
-    assert_eq!(answers.begin("one", &[1; 32], NOW, NOW).await.unwrap(), Begun::New);
+    assert_eq!(answers.begin("one", &[1; 32], Duration::from_hours(1)).await.unwrap(), Begun::New);
     answers.finish("one", &StoredAnswer { status: 201, body: body.to_owned() }).await.unwrap();
     owner
 }

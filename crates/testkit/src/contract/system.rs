@@ -11,17 +11,33 @@ use astrfleet_core::{
 };
 
 use super::{
+    bridge::inbound,
     leases::holder,
     messages::{accepted, message},
     sessions::{session, stored_session},
     store::{Make, NOW},
 };
 
+/// A moment of the store's own clock after which everything comes that is stored from here on, and before which
+/// everything was that is stored.
+pub async fn later(store: &dyn Store) -> Timestamp {
+    let system = store.system("the suite of the store");
+    let begun = system.now().await.unwrap();
+    loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let now = system.now().await.unwrap();
+        if now > begun {
+            return now;
+        }
+    }
+}
+
 /// Everything of it.
 pub async fn all(store: &dyn Store, make: &Make) {
     store.system("the suite of the store").ping().await.unwrap();
     work_is_found(store, make).await;
     idle_sessions(store, make).await;
+    an_idle_session_in_which_somebody_writes_stays_open(store, make).await;
 }
 
 async fn work_is_found(store: &dyn Store, make: &Make) {
@@ -125,4 +141,39 @@ async fn idle_sessions(store: &dyn Store, make: &Make) {
     let found = found().await;
     assert_eq!(found.len(), 3);
     assert!(found.contains(&idler) && found.contains(&idle) && found.contains(&answered), "as they are stored");
+}
+
+/// Between the look for idle sessions and the close, somebody writes: in the one through the API, in the other through a
+/// channel.
+async fn an_idle_session_in_which_somebody_writes_stays_open(store: &dyn Store, make: &Make) {
+    let tenant = make.stored_tenant(store, "idle-no-more").await;
+    let (long_ago, before) = (NOW.minus(Duration::from_mins(150)), NOW.minus(Duration::from_mins(1)));
+    let (sessions, messages) = (store.sessions(&tenant), store.messages(&tenant));
+    let umo = "tg1:FriendMessage:idle";
+    let mut found = Vec::new();
+    for umo in [None, None, Some(umo.to_owned())] {
+        let session = Session { last_active_at: long_ago, umo, ..session(make, &tenant, "ada") };
+        sessions.insert(&session).await.unwrap();
+        found.push(session);
+    }
+    let close = async |session: &Session| {
+        let closed = session.after(Event::Closed(CloseReason::Idle), NOW).unwrap();
+        sessions.close_idle(&closed, before).await.unwrap()
+    };
+    let [idle, written_in, of_a_channel] = &found[..] else { unreachable!() };
+    let asked = message(make, written_in);
+    accepted(store, &asked).await;
+    store.bridge(&tenant).take_in(inbound(make, &tenant, umo, "1", 1)).await.unwrap();
+    assert!(!close(written_in).await && !close(of_a_channel).await);
+    assert_eq!(sessions.get(&written_in.id).await.unwrap(), *written_in);
+    let outcome = Outcome::NoReply(State::Failed, None);
+    assert!(messages.finish(&asked.id, &[State::Accepted], outcome, long_ago).await.unwrap());
+    assert!(!close(written_in).await, "what was written counts when it is at its end, too");
+
+    assert!(close(idle).await);
+    let closed = sessions.get(&idle.id).await.unwrap();
+    assert_eq!((closed.close_reason, closed.version), (Some(CloseReason::Idle), idle.version + 1));
+    assert!(!close(idle).await && !close(&closed).await, "once");
+    let theirs = make.stored_tenant(store, "idle-theirs").await;
+    assert!(!store.sessions(&theirs).close_idle(idle, before).await.unwrap(), "another tenant's");
 }

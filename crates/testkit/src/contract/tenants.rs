@@ -149,7 +149,7 @@ pub async fn erase(store: &dyn Store, make: &Make, tenant: &TenantId) -> Option<
 pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &UserId) {
     let (key, hash) = api_keys::key(make, tenant, owner);
     store.api_keys(tenant).insert(&key, &hash).await.unwrap();
-    let begun = store.idempotency(key.id.as_str()).begin("key", &hash, NOW, NOW).await.unwrap();
+    let begun = store.idempotency(key.id.as_str()).begin("key", &hash, Duration::ZERO).await.unwrap();
     assert_eq!(begun, Begun::New);
     store.audit(Some(tenant)).append(&audit::entry(make, Some(tenant), "tenant.delete")).await.unwrap();
     let (invitation, hash) = invitations::invitation(make, owner, "late@users.example", Role::Viewer);
