@@ -5,7 +5,7 @@ use astrfleet_core::{
     Error, Result,
     event::NewEvent,
     id::{AttachmentId, MessageId, SessionId, TenantId},
-    message::{Exchange, Failure, Message, State, TokenUsage},
+    message::{Event, Exchange, Failure, Message, State, TokenUsage, next},
     page::{Page, PageRequest},
     ports::{Accepted, Delivery, Fence, Messages, NewMessage, Outcome},
     time::Timestamp,
@@ -54,6 +54,8 @@ statements! {
         WHERE tenant_id = $1 AND session_id = $2 AND id < $3 ORDER BY id DESC LIMIT $4");
     SET_STATE = "message.set_state", concat!("UPDATE messages SET state = $4, updated_at = $5
         WHERE tenant_id = $1 AND id = $2 AND state = $3 AND ", held!("$6", "$7"));
+    CLAIM = "message.claim", concat!("UPDATE messages SET state = $4, delivery_start = $5, updated_at = $6
+        WHERE tenant_id = $1 AND id = $2 AND state = $3 AND ", held!("$7", "$8"));
     SET_BOT_RECORD = "message.set_bot_record", concat!("UPDATE messages SET bot_record = $3
         WHERE tenant_id = $1 AND id = $2 AND ", held!("$4", "$5"));
     SET_PARTIAL = "message.set_partial", concat!("UPDATE messages SET partial = $3
@@ -81,7 +83,7 @@ statements! {
         ON CONFLICT DO NOTHING");
     TOUCH_SESSION = "message.touch_session", "UPDATE sessions SET last_active_at = $3
         WHERE tenant_id = $1 AND id = $2 AND last_active_at < $3";
-    DELIVERY = "message.delivery", concat!("SELECT ", message_columns!(), ", bot_record, partial,
+    DELIVERY = "message.delivery", concat!("SELECT ", message_columns!(), ", bot_record, delivery_start, partial,
             (SELECT end_user FROM sessions WHERE sessions.tenant_id = messages.tenant_id
              AND sessions.id = messages.session_id) AS end_user,
             (SELECT generation FROM sessions WHERE sessions.tenant_id = messages.tenant_id
@@ -170,6 +172,7 @@ struct DeliveryRow {
     #[sqlx(flatten)]
     message: Row,
     bot_record: Option<i64>,
+    delivery_start: Option<i64>,
     partial: String,
     end_user: String,
     session_generation: i64,
@@ -351,6 +354,28 @@ impl Messages for MessageRows {
         Ok(done == 1)
     }
 
+    async fn claim(&self, id: &MessageId, start: i64, now: Timestamp) -> Result<bool> {
+        let (from, to) = (word(&State::Accepted)?, word(&next(State::Accepted, Event::Claimed)?)?);
+        let claimed = affected!(
+            &self.db,
+            Scope::Tenant(&self.tenant),
+            CLAIM,
+            sqlx::query(CLAIM.sql)
+                .bind(self.tenant.as_str())
+                .bind(id.as_str())
+                .bind(&from)
+                .bind(&to)
+                .bind(start)
+                .bind(now.micros())
+                .bind(self.lease())
+                .bind(self.epoch())
+        )?;
+        if claimed == 0 {
+            self.still_held().await?;
+        }
+        Ok(claimed == 1)
+    }
+
     async fn set_bot_record(&self, id: &MessageId, record: i64) -> Result<()> {
         let rows = affected!(
             &self.db,
@@ -458,6 +483,7 @@ impl Messages for MessageRows {
             end_user: row.end_user,
             session_generation: row.session_generation,
             bot_record: row.bot_record,
+            start: row.delivery_start,
             partial: row.partial,
             behind,
         })

@@ -67,6 +67,8 @@ pub struct Delivery {
     pub session_generation: i64,
     /// The bot's number of the message, once the bot has said it.
     pub bot_record: Option<i64>,
+    /// Which start of the bot, by its generation, it was brought to; none before that.
+    pub start: Option<i64>,
     /// The answer as far as it came, where it was interrupted.
     pub partial: String,
     /// The first message of the session before this one that is not at an end: this one has to wait for it. Looked for
@@ -116,6 +118,9 @@ pub trait Messages: Send + Sync {
     async fn list(&self, session: &SessionId, page: &PageRequest) -> Result<Page<Message>>;
     /// Moves a message from one state to another if it is still in the first. Returns whether it was.
     async fn set_state(&self, id: &MessageId, from: State, to: State, now: Timestamp) -> Result<bool>;
+    /// Moves a message from `accepted` to `delivering`, to the start of its bot that has this generation. Returns whether
+    /// it was accepted.
+    async fn claim(&self, id: &MessageId, start: i64, now: Timestamp) -> Result<bool>;
     /// Notes the bot's own number of a message.
     async fn set_bot_record(&self, id: &MessageId, record: i64) -> Result<()>;
     /// Keeps the answer as far as it came, for the repair.

@@ -72,7 +72,8 @@ pub(super) enum Next {
 
 /// What happened while waiting for the bot.
 enum Found {
-    Bot(BotAccess),
+    /// With the start that it belongs to.
+    Bot(BotAccess, i64),
     Nobody(Error),
     Stopped,
     Draining,
@@ -180,8 +181,8 @@ impl Service {
             self.leave_to_person(&turn.tenant, &turn.message).await?;
             return Ok(Next::Ended);
         }
-        let access = match self.find_bot(turn, held, live).await {
-            Found::Bot(access) => access,
+        let (access, start) = match self.find_bot(turn, held, live).await {
+            Found::Bot(access, start) => (access, start),
             Found::Draining => return Ok(Next::LeftAsItIs),
             Found::Stopped => {
                 self.failed(held, message, stopped()).await?;
@@ -219,7 +220,7 @@ impl Service {
         }
         held.must_be_in_time()?;
         let began = self.base.clock.now();
-        if !messages.set_state(&message.id, State::Accepted, next(State::Accepted, Event::Claimed)?, began).await? {
+        if !messages.claim(&message.id, start, began).await? {
             return Ok(Next::LeftAsItIs);
         }
         live.progress(Progress::Delivering);
@@ -245,8 +246,8 @@ impl Service {
 
     /// Waits for the bot.
     async fn find_bot(&self, turn: &Turn, held: &Held, live: &Live) -> Found {
-        if let Route::Ready { access, .. } = self.manager.route(&turn.tenant) {
-            return Found::Bot(access);
+        if let Route::Ready { access, generation } = self.manager.route(&turn.tenant) {
+            return Found::Bot(access, generation);
         }
         live.progress(Progress::Waking);
         self.manager.wake(&turn.tenant);
@@ -257,7 +258,7 @@ impl Service {
             () = held.over.cancelled() => Found::Draining,
             () = turn.stop.cancelled() => Found::Stopped,
             found = self.manager.wait_ready(&turn.tenant, limit) => match found {
-                Ok((access, _)) => Found::Bot(access),
+                Ok((access, generation)) => Found::Bot(access, generation),
                 Err(error) => Found::Nobody(error),
             },
         }

@@ -57,8 +57,8 @@ impl Service {
         }
         let doubtful = self.queues.doubtful();
         let window = seconds(self.base.config.message.answer_timeout_s).saturating_mul(2).max(WINDOW_MIN);
-        let since = self.base.clock.now().minus(window);
         let system = self.base.store.system("messages that were cut off on their way");
+        let since = self.base.time_for_all(&*system).await?.minus(window);
         let (mut after, mut seen, mut repaired): (Option<MessageId>, HashSet<MessageId>, u64) =
             (None, HashSet::new(), 0);
         loop {
@@ -126,9 +126,10 @@ impl Service {
         let Route::Ready { access, .. } = self.manager.route(tenant) else { return Ok(false) };
         let delivery = self.base.store.messages(tenant).delivery(id).await?;
         let message = &delivery.message;
-        // The process that had it may be another one by now: then nothing is running any more.
+        // The process that had it may be another one by now: then nothing is running any more. The release before did not
+        // note which one it was: then it counts as the one that runs.
         let another = match self.manager.process(tenant, &access.instance).await? {
-            BotStatus::Running { since, .. } => since > message.updated_at,
+            BotStatus::Running { generation, .. } => delivery.start.is_some_and(|start| start != generation),
             BotStatus::Absent | BotStatus::Exited { .. } => return Ok(false),
         };
         let waited = self.seen(id).since.elapsed();

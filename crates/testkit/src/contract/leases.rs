@@ -199,6 +199,7 @@ async fn late_writes_change_nothing(store: &dyn Store, make: &Make) {
     let later = Fence { epoch: epoch(&*leases, &name, &late, LONG).await, ..earlier.clone() };
     let before = store.messages(&tenant).delivery(&asked.id).await.unwrap();
     assert!(is_lost(&early.set_state(&asked.id, State::Delivering, State::Streaming, NOW).await));
+    assert!(is_lost(&early.claim(&asked.id, 1, NOW).await));
     assert!(is_lost(&early.set_bot_record(&asked.id, 7).await));
     assert!(is_lost(&early.set_reply_record(&asked.id, 7).await));
     assert!(is_lost(&early.set_partial(&asked.id, "more").await));

@@ -92,17 +92,25 @@ async fn states(store: &dyn Store, make: &Make, tenant: &TenantId) {
         end_user: "ada".to_owned(),
         session_generation: 1,
         bot_record: None,
+        start: None,
         partial: String::new(),
         behind: None,
     };
     assert_eq!(messages.delivery(&asked.id).await.unwrap(), delivery);
 
-    assert!(messages.set_state(&asked.id, State::Accepted, State::Delivering, after(1)).await.unwrap());
+    assert!(messages.claim(&asked.id, 3, after(1)).await.unwrap());
+    assert!(!messages.claim(&asked.id, 4, after(2)).await.unwrap());
     assert!(!messages.set_state(&asked.id, State::Accepted, State::Delivering, after(2)).await.unwrap());
     messages.set_bot_record(&asked.id, 41).await.unwrap();
     messages.set_partial(&asked.id, "Unter\u{0}").await.unwrap();
     let claimed = Message { state: State::Delivering, updated_at: after(1), ..asked.clone() };
-    let delivery = Delivery { message: claimed, bot_record: Some(41), partial: "Unter\u{fffd}".to_owned(), ..delivery };
+    let delivery = Delivery {
+        message: claimed,
+        bot_record: Some(41),
+        start: Some(3),
+        partial: "Unter\u{fffd}".to_owned(),
+        ..delivery
+    };
     assert_eq!(messages.delivery(&asked.id).await.unwrap(), delivery);
 
     let claims = (0..8).map(|_| messages.set_state(&asked.id, State::Delivering, State::Streaming, after(3)));
@@ -116,6 +124,7 @@ async fn states(store: &dyn Store, make: &Make, tenant: &TenantId) {
     assert!(matches!(messages.set_bot_record(&missing, 1).await, Err(Error::NotFound { what: "message" })));
     assert!(matches!(messages.set_partial(&missing, "").await, Err(Error::NotFound { what: "message" })));
     assert!(!messages.set_state(&missing, State::Accepted, State::Delivering, NOW).await.unwrap());
+    assert!(!messages.claim(&missing, 1, NOW).await.unwrap());
 }
 
 async fn answers(store: &dyn Store, make: &Make, tenant: &TenantId) {
@@ -315,6 +324,7 @@ async fn counts(store: &dyn Store, make: &Make) {
     assert_eq!(messages.count_since(NOW).await.unwrap(), 2, "what end users said, and nothing else");
     assert_eq!(messages.count_since(after(60)).await.unwrap(), 1);
     assert_eq!(messages.count_since(after(61)).await.unwrap(), 0);
+    assert_eq!(messages.count_since(NOW.minus(Duration::from_hours(24))).await.unwrap(), 2);
 }
 
 /// Each message waits for the one before it in its session.
@@ -324,7 +334,6 @@ async fn order(store: &dyn Store, make: &Make) {
         (stored_session(store, make, &tenant, "ada").await, stored_session(store, make, &tenant, "bob").await);
     let sessions = store.sessions(&tenant);
     assert_eq!(sessions.get_with_newest(&session.id).await.unwrap(), (session.clone(), None));
-    assert_eq!(messages.count_since(NOW.minus(Duration::from_hours(24))).await.unwrap(), 2);
     let missing = sessions.get_with_newest(&make.ids.session()).await;
     assert!(matches!(missing, Err(Error::NotFound { what: "session" })));
     let said = [message(make, &session), message(make, &beside), message(make, &session), message(make, &session)];

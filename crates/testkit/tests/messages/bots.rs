@@ -97,6 +97,7 @@ struct State {
     asked: Vec<ChatRequest>,
     running: HashMap<String, usize>,
     most_at_once: usize,
+    looked_into: usize,
     stopped: HashMap<String, watch::Sender<bool>>,
     uploaded: Vec<(String, Bytes)>,
     next_port: u16,
@@ -158,6 +159,11 @@ impl Fleet {
     /// Chats that ran at the same moment, at the most.
     pub fn most_at_once(&self) -> usize {
         self.state.lock().unwrap().most_at_once
+    }
+
+    /// How often a bot's memory was read.
+    pub fn looked_into(&self) -> usize {
+        self.state.lock().unwrap().looked_into
     }
 
     /// Files that bots were given.
@@ -459,7 +465,9 @@ impl BotClient for Client {
 
     async fn history(&self, _: &str, session: &str) -> Result<Vec<HistoryRecord>> {
         self.alive()?;
-        Ok(self.fleet.state.lock().unwrap().memory.get(session).cloned().unwrap_or_default())
+        let mut state = self.fleet.state.lock().unwrap();
+        state.looked_into += 1;
+        Ok(state.memory.get(session).cloned().unwrap_or_default())
     }
 
     async fn upload(&self, _: &str, name: &str, _: &str, content: Bytes) -> Result<BotAttachment> {

@@ -1,5 +1,7 @@
 //! Whatever dies, and whenever: each message is answered once, or says that it is not. Never twice, never lost.
 
+use std::time::Duration;
+
 use astrfleet_core::message::{Author, State};
 use proptest::prelude::*;
 
@@ -52,6 +54,24 @@ fn an_answer_that_was_cut_off_is_found_in_the_bots_memory() {
     assert_eq!(platform.said(&tenant.id, &session).len(), 2, "the partial answer was replaced");
     assert_eq!(platform.stream(&tenant.id, &id, None).last().unwrap().name, "done");
     assert_eq!(world.fleet.asked().len(), 1);
+    platform.end();
+}
+
+#[test]
+fn a_clock_that_is_behind_makes_no_other_bot_of_the_one_that_runs() {
+    let world = World::new();
+    let (platform, tenant, session) = world.ready_on(world.start_behind(Duration::from_hours(1)));
+    world
+        .fleet
+        .script(|_, _| vec![Act::Receive, Act::Say("Hel"), Act::Break, Act::Wait, Act::SaveSilently("Hello you")]);
+    let id = platform.send(&tenant, &session, "Hi");
+    platform.until(&tenant.id, &id, State::Interrupted);
+    // By the bot's start and the message's time, it was brought to another process: nothing more would be expected.
+    let before = world.fleet.looked_into();
+    until(|| world.fleet.looked_into() >= before + 2);
+    world.fleet.let_on.add_permits(1);
+    assert_eq!(platform.until(&tenant.id, &id, State::Done).reply.unwrap().text, "Hello you");
+    assert_eq!(world.fleet.asked(), ["Hi"]);
     platform.end();
 }
 

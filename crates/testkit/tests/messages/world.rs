@@ -64,6 +64,15 @@ impl Clock for TestClock {
     }
 }
 
+/// One that is behind by so much.
+struct Behind(Arc<TestClock>, Duration);
+
+impl Clock for Behind {
+    fn now(&self) -> Timestamp {
+        self.0.now().minus(self.1)
+    }
+}
+
 /// What outlives a platform.
 pub struct World {
     pub folder: tempfile::TempDir,
@@ -137,15 +146,20 @@ impl World {
 
     /// A platform with all loops running, alone with its database.
     pub fn start(&self) -> Platform {
-        self.start_with(true)
+        self.start_with(true, Arc::clone(&self.clock) as _)
+    }
+
+    /// The same, with a clock that is behind.
+    pub fn start_behind(&self, by: Duration) -> Platform {
+        self.start_with(true, Arc::new(Behind(Arc::clone(&self.clock), by)))
     }
 
     /// One that runs beside others, and is reached by them.
     pub fn start_beside(&self) -> Platform {
-        self.start_with(false)
+        self.start_with(false, Arc::clone(&self.clock) as _)
     }
 
-    fn start_with(&self, alone: bool) -> Platform {
+    fn start_with(&self, alone: bool, clock: Arc<dyn Clock>) -> Platform {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let app = runtime.block_on(async {
@@ -157,11 +171,11 @@ impl World {
             let ports = Ports {
                 store: Arc::new(db),
                 bus: self.bus.clone().unwrap_or_else(|| Arc::new(MemoryBus::new(1_000))),
-                limiter: Arc::new(MemoryLimiter::new(Arc::clone(&self.clock) as _, 1_000)),
+                limiter: Arc::new(MemoryLimiter::new(Arc::clone(&clock), 1_000)),
                 blobs: Arc::new(FolderBlobs::open(&self.folder.path().join("blobs")).unwrap()),
                 runtime: Arc::new(FleetPorts(Arc::clone(&self.fleet))),
                 bots: Arc::new(FleetPorts(Arc::clone(&self.fleet))),
-                clock: Arc::clone(&self.clock) as _,
+                clock,
                 rng: Arc::clone(&self.rng),
             };
             let mut config: ServerConfig = serde_json::from_value(self.config.clone()).unwrap();
@@ -239,7 +253,11 @@ impl World {
 
     /// A platform with one tenant whose bot is ready, and one session.
     pub fn ready(&self) -> (Platform, Arc<Tenant>, SessionId) {
-        let platform = self.start();
+        self.ready_on(self.start())
+    }
+
+    /// The same on a platform that runs.
+    pub fn ready_on(&self, platform: Platform) -> (Platform, Arc<Tenant>, SessionId) {
         let tenant = self.tenant(&platform, "acme");
         let session = self.session(&platform, &tenant.id);
         platform.run(async |app| app.manager.wait_ready(&tenant.id, LIMIT).await.unwrap());
