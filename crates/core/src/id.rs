@@ -177,6 +177,18 @@ impl EventId {
     }
 }
 
+impl MessageId {
+    /// The same where it is later than `earlier`, else one that is: for whoever learns only after an id was made what it
+    /// has to come after.
+    #[must_use]
+    pub fn after(self, earlier: Option<&Self>) -> Self {
+        let Some(earlier) = earlier.filter(|earlier| **earlier >= self) else { return self };
+        let number = |id: &Self| u128::from_str_radix(&id.0[Self::PREFIX.len()..], 16).unwrap_or(0);
+        let step = 1 + (number(&self) & u128::from(u32::MAX));
+        Self(format!("{}{:032x}", Self::PREFIX, number(earlier).saturating_add(step)).into())
+    }
+}
+
 /// Makes identifiers that only ever grow within this process, also when the clock is set back.
 pub struct Ids {
     clock: Arc<dyn Clock>,
@@ -195,11 +207,7 @@ impl Ids {
     /// that one too. Ids of others are not drawn along by a clock that is far ahead.
     #[must_use]
     pub fn message_after(&self, earlier: Option<&MessageId>) -> MessageId {
-        let fresh = self.message();
-        let Some(earlier) = earlier.filter(|earlier| **earlier >= fresh) else { return fresh };
-        let number = |id: &MessageId| u128::from_str_radix(&id.0[MessageId::PREFIX.len()..], 16).unwrap_or(0);
-        let step = 1 + (number(&fresh) & u128::from(u32::MAX));
-        MessageId(format!("{}{:032x}", MessageId::PREFIX, number(earlier).saturating_add(step)).into())
+        self.message().after(earlier)
     }
 
     fn next(&self) -> uuid::Uuid {

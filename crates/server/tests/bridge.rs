@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use astrfleet_core::{policy::Role, tenant::Tenant};
+use astrfleet_core::{
+    policy::Role,
+    ports::{Clock, Store},
+    tenant::Tenant,
+};
 use astrfleet_testkit::app::{Answer, Caller, TestApp};
 use serde_json::{Value, json};
 
@@ -263,17 +267,40 @@ async fn bad_input_is_named() {
     assert_eq!(long.status, 413);
 }
 
+/// Turned to the time of the store, by which bots are judged.
+async fn on_time(app: &TestApp) {
+    app.clock.set(app.store.system("a test").now().await.unwrap());
+}
+
 #[tokio::test]
 async fn a_bot_that_never_comes_back_holds_nothing_open() {
-    let app = TestApp::new().await;
+    let app = TestApp::configured(|config| config.message.answer_timeout_s = 0).await;
+    on_time(&app).await;
     let (tenant, bridge, agent) = ready(&app, "acme").await;
     let _ = told(&app, &bridge, "inbound", inbound("1", "1-a", "Hi")).await;
-    app.clock.advance(Duration::from_secs(app.app.config.message.answer_timeout_s + 1));
-    assert_eq!(app.app.bridge.end_overdue().await.unwrap(), 1);
+    app.clock.advance(Duration::from_mins(10));
+    // The store's clock goes on by itself.
+    let ended = async { while app.app.bridge.end_overdue().await.unwrap() == 0 {} };
+    tokio::time::timeout(Duration::from_mins(1), ended).await.unwrap();
     let (_, messages) = history(&app, &agent, &tenant).await;
     assert_eq!(messages[0]["failure"]["code"], "answer_timeout", "{messages:?}");
     assert_eq!(app.app.bridge.end_overdue().await.unwrap(), 0);
     let _ = told(&app, &bridge, "sent", sent("1", "a", "sent", "after all")).await;
     let (_, messages) = history(&app, &agent, &tenant).await;
     assert_eq!((&messages[1]["text"], messages[1].get("reply_to")), (&json!("after all"), None));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_ends_nothing_before_its_time() {
+    let app = TestApp::configured(|config| config.message.answer_timeout_s = 120).await;
+    on_time(&app).await;
+    app.clock.set(app.clock.now().minus(Duration::from_mins(10)));
+    let (tenant, bridge, agent) = ready(&app, "acme").await;
+    let _ = told(&app, &bridge, "inbound", inbound("1", "1-a", "taken in by whoever is behind")).await;
+    app.clock.advance(Duration::from_mins(10));
+    assert_eq!(app.app.bridge.end_overdue().await.unwrap(), 0, "it was told just now");
+    app.clock.advance(Duration::from_mins(4));
+    assert_eq!(app.app.bridge.end_overdue().await.unwrap(), 0, "by whoever is ahead");
+    let (_, messages) = history(&app, &agent, &tenant).await;
+    assert_eq!(messages[0]["state"], "delivering", "{messages:?}");
 }

@@ -49,8 +49,15 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
         ON CONFLICT DO NOTHING RETURNING id");
     SAID_BEFORE = "bridge.said_before", "SELECT id FROM messages WHERE tenant_id = $1 AND platform_id = $2";
-    TOUCH_SESSION = "bridge.touch_session", "UPDATE sessions SET last_active_at = $3
-        WHERE tenant_id = $1 AND id = $2 AND last_active_at < $3";
+    /// Holds the session, as [`ENTER_SESSION`] does.
+    TOUCH_SESSION = "bridge.touch_session", "UPDATE sessions
+        SET last_active_at = CASE WHEN last_active_at > $3 THEN last_active_at ELSE $3 END
+        WHERE tenant_id = $1 AND id = $2";
+    /// Of a session that is held: what is said now comes after its newest message, whatever the clocks of those who say
+    /// it. And the time at which it is, by the one clock that says how long a bot has been at a message.
+    NEWEST = "bridge.newest", "SELECT micros, (
+            SELECT id FROM messages WHERE tenant_id = $1 AND session_id = $2 ORDER BY id DESC LIMIT 1
+        ) AS newest FROM database_clock";
 }
 
 /// The messages of IM channels of one tenant.
@@ -108,6 +115,16 @@ macro_rules! met {
     }};
 }
 
+/// The database's time, and the newest message of a session that is held: runs within a transaction.
+macro_rules! newest {
+    ($tenant:expr, $session:expr, $connection:expr) => {{
+        let ask = sqlx::query_as::<_, (i64, Option<String>)>(NEWEST.sql).bind($tenant.as_str()).bind($session.as_str());
+        let (now, newest) = run(&NEWEST, ask.fetch_one(&mut *$connection)).await?;
+        let newest = newest.map(|id| read_id("messages.id", &id, MessageId::parse)).transpose()?;
+        (Timestamp::from_micros(now), newest)
+    }};
+}
+
 #[async_trait]
 impl Bridge for BridgeRows {
     async fn take_in(&self, inbound: Inbound) -> Result<TakenIn> {
@@ -144,7 +161,9 @@ impl Bridge for BridgeRows {
             }
             let session = entered.ok_or_else(|| Error::unavailable("storage", "a session was closed as soon as it was opened"))?;
             let (_, state, failure) = decide(session.state, &inbound.arrival);
-            let message = Message { session_id: session.id.clone(), state, failure, ..asked.clone() };
+            let (updated_at, newest) = newest!(self.tenant, session.id, connection);
+            let id = asked.id.clone().after(newest.as_ref());
+            let message = Message { id, session_id: session.id.clone(), state, failure, updated_at, ..asked.clone() };
             let insert = bind_message!(sqlx::query_scalar::<_, String>(TAKE_IN.sql), &message)
                 .bind(platform_id)
                 .bind(&inbound.delivery)
@@ -206,8 +225,14 @@ impl Bridge for BridgeRows {
                 }
                 return Ok(Heard { said: None, session: asked.session_id, is_new: ended });
             };
+            let touch = sqlx::query(TOUCH_SESSION.sql)
+                .bind(self.tenant.as_str())
+                .bind(asked.session_id.as_str())
+                .bind(now.micros());
+            run(&TOUCH_SESSION, touch.execute(&mut *connection)).await?;
+            let (_, newest) = newest!(self.tenant, asked.session_id, connection);
             let reply = Message {
-                id: id.clone(),
+                id: id.clone().after(newest.as_ref()),
                 author: Author::Bot,
                 sender: None,
                 text: text.clone(),
@@ -224,13 +249,8 @@ impl Bridge for BridgeRows {
             let say = bind_message!(sqlx::query_scalar::<_, String>(SAY.sql), &reply).bind(told_id);
             if run(&SAY, say.fetch_all(&mut *connection)).await?.is_empty() {
                 // Undoes the above: the same is being told at the same moment, or was it answered otherwise.
-                return Err(Error::unavailable("storage", format!("{id} met another one")));
+                return Err(Error::unavailable("storage", format!("{} met another one", reply.id)));
             }
-            let touch = sqlx::query(TOUCH_SESSION.sql)
-                .bind(self.tenant.as_str())
-                .bind(reply.session_id.as_str())
-                .bind(now.micros());
-            run(&TOUCH_SESSION, touch.execute(&mut *connection)).await?;
             let said = Outcome::Reply(reply.clone());
             let event = match &reply.reply_to {
                 Some(asked) => NewEvent::of_outcome(asked, reply.session_id.clone(), &said, false, now),
@@ -239,7 +259,7 @@ impl Bridge for BridgeRows {
             if let Some(event) = event {
                 append!(connection, &[events::Told::new(&self.tenant, event)]);
             }
-            Ok(Heard { said: Some(id.clone()), session: reply.session_id, is_new: true })
+            Ok(Heard { said: Some(reply.id), session: reply.session_id, is_new: true })
         })
     }
 }

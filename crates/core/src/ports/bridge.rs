@@ -14,7 +14,8 @@ use crate::{
 /// A message that a channel brought.
 #[derive(Clone, Debug)]
 pub struct Inbound {
-    /// What is stored. Its session and its state are found out meanwhile.
+    /// What is stored. Its session and its state are found out meanwhile; its id becomes a later one where it is not later
+    /// than all of its session.
     pub message: Message,
     /// Opened where the conversation (its `umo`) has no session that is not closed.
     pub session: Session,
@@ -48,7 +49,7 @@ pub struct TakenIn {
 pub enum Told {
     /// This went out.
     Sent {
-        /// The new message's id.
+        /// The new message's id; it becomes a later one where it is not later than all of its session.
         id: MessageId,
         /// What it said.
         text: String,

@@ -93,7 +93,9 @@ impl Service {
         let hash = words.hash();
         let admitted = match self.admit(tenant, session, &words).await {
             Ok(Entry::EndUser(admitted)) => admitted,
-            Ok(Entry::Person(session)) => return self.say(tenant, &session, words, key.zip(Some(hash))).await,
+            Ok(Entry::Person(session, newest)) => {
+                return self.say(tenant, &session, newest.as_ref(), words, key.zip(Some(hash))).await;
+            }
             Err(refused) => {
                 return self.before(tenant, session, key.as_deref(), &hash, refused).await.map(TakenIn::Stored);
             }
@@ -179,7 +181,7 @@ impl Service {
         }
         if session.umo.is_some() {
             // End users write in the channel itself: whoever comes this way is a person who answers.
-            return Ok(Entry::Person(session));
+            return Ok(Entry::Person(session, newest));
         }
         if self.tenants.is_blocked(&tenant.id, &session.channel, &session.end_user).await? {
             return Err(Error::Blocked);
@@ -249,8 +251,8 @@ impl TakenIn {
 /// Who speaks.
 enum Entry {
     EndUser(Admitted),
-    /// In a session of an IM channel.
-    Person(session::Session),
+    /// In a session of an IM channel, after its newest message.
+    Person(session::Session, Option<MessageId>),
 }
 
 /// A message that may be stored.

@@ -3,6 +3,7 @@
 
 use astrfleet_core::{
     Error, Result,
+    id::MessageId,
     message::{Author, Event, Failure, Message, State, next},
     ports::{Accepted, BotClient, BusEvent, NewMessage, Outcome},
     session::{Session, State as SessionState},
@@ -19,12 +20,13 @@ use super::{
 use crate::{metrics::StateLabel, problem::chain};
 
 impl Service {
-    /// Takes what a person says: when this returns, it is durable, and on its way. `key` is their `Idempotency-Key` with
-    /// the hash of what they said.
+    /// Takes what a person says: when this returns, it is durable, and on its way. It comes after `newest`, the session's
+    /// newest message; `key` is their `Idempotency-Key` with the hash of what they said.
     pub(super) async fn say(
         &self,
         tenant: &Tenant,
         session: &Session,
+        newest: Option<&MessageId>,
         words: Words,
         key: Option<(String, [u8; 32])>,
     ) -> Result<TakenIn> {
@@ -47,7 +49,7 @@ impl Service {
         let client = self.manager.client(tenant)?;
         let now = self.base.clock.now();
         let message = Message {
-            id: self.base.ids.message(),
+            id: self.base.ids.message_after(newest),
             tenant_id: tenant.id.clone(),
             session_id: session.id.clone(),
             author: Author::Agent,

@@ -17,6 +17,7 @@ use super::{
     messages::message,
     sessions::session,
     store::{Make, NOW},
+    system::later,
 };
 
 const UMO: &str = "tg1:FriendMessage:7";
@@ -51,17 +52,22 @@ pub async fn all(store: &dyn Store, make: &Make) {
     answers(store, make, &tenant).await;
     at_the_same_moment(store, make, &tenant).await;
     overdue(store, make, &tenant).await;
+    whatever_the_clocks_say(store, &tenant).await;
     let homeless = inbound(make, &make.ids.tenant(), UMO, "1", 1);
     let refused = store.bridge(&homeless.message.tenant_id).take_in(homeless).await;
     assert!(matches!(refused, Err(Error::NotFound { what: "tenant" })), "{refused:?}");
 }
 
 async fn once(store: &dyn Store, make: &Make, tenant: &TenantId, other: &TenantId) {
+    let begun = store.system("the suite of the store").now().await.unwrap();
     let first = inbound(make, tenant, UMO, "1", 1);
     let taken = take_in(store, &first).await;
     assert_eq!((taken.is_new, taken.is_theirs, taken.opened), (true, true, true));
     assert_eq!(taken.session, first.session);
-    let stored = Message { state: State::Delivering, ..first.message.clone() };
+    let now = store.system("the suite of the store").now().await.unwrap();
+    assert!(begun <= taken.message.updated_at && taken.message.updated_at <= now, "by the store's own clock");
+    let updated_at = taken.message.updated_at;
+    let stored = Message { state: State::Delivering, updated_at, ..first.message.clone() };
     assert_eq!(taken.message, stored);
     assert_eq!(store.messages(tenant).get(&stored.id).await.unwrap(), stored);
 
@@ -171,18 +177,38 @@ async fn at_the_same_moment(store: &dyn Store, make: &Make, tenant: &TenantId) {
 
 async fn overdue(store: &dyn Store, make: &Make, tenant: &TenantId) {
     let asked = inbound(make, tenant, "tg1:FriendMessage:overdue", "1", 1);
+    let begun = store.system("the suite of the store").now().await.unwrap();
     let id = take_in(store, &asked).await.message.id;
     let system = store.system("the suite of the store");
     let ours = async |before| {
         let overdue = system.overdue_at_channels(before, 1_000).await.unwrap();
         overdue.into_iter().any(|(of, message)| of == *tenant && message == id)
     };
-    assert!(!ours(NOW).await);
-    assert!(ours(NOW.plus(Duration::from_secs(1))).await);
-    assert_eq!(system.overdue_at_channels(NOW.plus(Duration::from_secs(1)), 1).await.unwrap().len(), 1);
+    assert!(!ours(begun).await);
+    let after = later(store).await;
+    assert!(ours(after).await);
+    assert_eq!(system.overdue_at_channels(after, 1).await.unwrap().len(), 1);
     let unfinished = system.unfinished_messages(NOW, None, 1_000).await.unwrap();
     assert!(unfinished.iter().all(|(_, message)| *message != id), "nothing for our own repair");
     let told = Told::Ended(State::Done, None);
     store.bridge(tenant).told(&asked.platform_id, "told overdue", told, NOW).await.unwrap();
-    assert!(!ours(NOW.plus(Duration::from_secs(1))).await);
+    assert!(!ours(after).await);
+}
+
+/// Processes whose clocks are an hour ahead and an hour behind take turns.
+async fn whatever_the_clocks_say(store: &dyn Store, tenant: &TenantId) {
+    let umo = "tg1:FriendMessage:clocks";
+    let (ahead, behind) = (Make::at(NOW.plus(Duration::from_hours(1))), Make::at(NOW.minus(Duration::from_hours(1))));
+    let mut said = Vec::new();
+    for (number, make) in [&ahead, &behind, &ahead, &behind].into_iter().enumerate() {
+        let asked = inbound(make, tenant, umo, &number.to_string(), 1);
+        said.push(take_in(store, &asked).await.message.id);
+        let told = Told::Sent { id: behind.ids.message(), text: "so it is".to_owned(), usage: None };
+        let heard = store.bridge(tenant).told(&asked.platform_id, &format!("told clocks {number}"), told, NOW).await;
+        said.push(heard.unwrap().said.unwrap());
+    }
+    assert!(said.is_sorted_by(|earlier, later| earlier < later), "{said:?}");
+    let session = store.bridge(tenant).find(&format!("in {umo} 0")).await.unwrap().1;
+    let history = store.messages(tenant).list(&session.id, &PageRequest::first()).await.unwrap().items;
+    assert_eq!(history.into_iter().map(|message| message.id).collect::<Vec<_>>(), said);
 }
