@@ -43,7 +43,9 @@ pub fn decide(session: session::State, arrival: &Arrival) -> (Verdict, message::
         Arrival::Refused(failure) => (Verdict::Drop, message::State::Blocked, Some(failure.clone())),
         // Whoever answers in the session now: the bot has done it, or is about to.
         Arrival::AnsweredMeanwhile => (Verdict::Answer, message::State::Delivering, None),
-        _ if session == session::State::Closed => (Verdict::Drop, message::State::Failed, Some(closed())),
+        _ if session == session::State::Closed => {
+            (Verdict::Drop, message::State::Failed, Some(message::session_closed()))
+        }
         _ if by_person => (Verdict::Hold, message::State::Done, None),
         Arrival::SilentMeanwhile => (Verdict::Drop, message::State::Failed, Some(silent())),
         Arrival::Asked => (Verdict::Answer, message::State::Delivering, None),
@@ -89,10 +91,6 @@ pub enum Late {
     Closed,
     /// The message was stopped, or given up.
     Ended,
-}
-
-fn closed() -> Failure {
-    Failure { code: "stopped".to_owned(), detail: "the session was closed before there was an answer".to_owned() }
 }
 
 fn silent() -> Failure {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     id::{AttachmentId, MessageId, SessionId, TenantId},
+    session,
     time::Timestamp,
 };
 
@@ -69,7 +70,7 @@ pub enum Event {
     Failed,
     /// It must not go to the bot.
     Blocked,
-    /// It does not go to the bot: a person of the tenant answers in this conversation.
+    /// The bot does not answer it, or not any more: a person of the tenant answers in this conversation.
     LeftToPerson,
 }
 
@@ -83,9 +84,11 @@ pub fn next(state: State, event: Event) -> Result<State, Error> {
         (State::Delivering, Event::Returned) => Ok(State::Accepted),
         (State::Delivering | State::Streaming, Event::FirstPiece) => Ok(State::Streaming),
         // `interrupted -> done` is the repair. An answer without pieces goes straight from delivering to done.
-        // A bot that answers by itself (in an IM channel) may have the message already when a person takes over.
+        // However far the bot has come with it, a message is the person's from the moment in which they take over.
         (State::Delivering | State::Streaming | State::Interrupted, Event::Answered)
-        | (State::Accepted | State::Delivering, Event::LeftToPerson) => Ok(State::Done),
+        | (State::Accepted | State::Delivering | State::Streaming | State::Interrupted, Event::LeftToPerson) => {
+            Ok(State::Done)
+        }
         (State::Delivering | State::Streaming | State::Interrupted, Event::CutOff) => Ok(State::Interrupted),
         (State::Accepted | State::Delivering | State::Streaming, Event::Failed) => Ok(State::Failed),
         (State::Accepted | State::Delivering, Event::Blocked) => Ok(State::Blocked),
@@ -108,6 +111,24 @@ pub fn before(event: Event) -> Vec<State> {
         State::Blocked,
     ];
     all.into_iter().filter(|state| next(*state, event).is_ok()).collect()
+}
+
+/// How a message ends that waits for the bot, or for the end of its answer, where the bot does not answer in its session
+/// any more. None where it does.
+#[must_use]
+pub fn without_bot(session: session::State) -> Option<(State, Option<Failure>)> {
+    match session {
+        session::State::Bot => None,
+        // Nothing has failed: a person answers.
+        session::State::Waiting | session::State::Active => Some((State::Done, None)),
+        session::State::Closed => Some((State::Failed, Some(session_closed()))),
+    }
+}
+
+/// Why a message of a closed session has no answer.
+#[must_use]
+pub fn session_closed() -> Failure {
+    Failure { code: "stopped".to_owned(), detail: "the session was closed before there was an answer".to_owned() }
 }
 
 /// Why there is no answer: a code for programs and a sentence for people.

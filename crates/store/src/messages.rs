@@ -1,6 +1,8 @@
 //! Messages in the database: their way from accepted to answered, and how they are read. How a message becomes durable
 //! in the first place is in `accept`.
 
+use std::time::Duration;
+
 use astrfleet_core::{
     Error, Result,
     event::NewEvent,
@@ -45,6 +47,14 @@ macro_rules! held {
     };
 }
 
+/// Whether the bot answers in the session of a row of `messages`.
+macro_rules! bot_answers {
+    () => {
+        "EXISTS (SELECT 1 FROM sessions WHERE sessions.tenant_id = $1 AND sessions.id = messages.session_id
+            AND sessions.state = 'bot')"
+    };
+}
+
 statements! {
     "message";
     GET = "message.get", concat!("SELECT ", message_columns!(), " FROM messages WHERE tenant_id = $1 AND id = $2");
@@ -54,16 +64,18 @@ statements! {
         WHERE tenant_id = $1 AND session_id = $2 AND id < $3 ORDER BY id DESC LIMIT $4");
     SET_STATE = "message.set_state", concat!("UPDATE messages SET state = $4, updated_at = $5
         WHERE tenant_id = $1 AND id = $2 AND state = $3 AND ", held!("$6", "$7"));
+    /// A message goes to the bot only where that answers in its session at this moment.
     CLAIM = "message.claim", concat!("UPDATE messages SET state = $4, delivery_start = $5, updated_at = $6
-        WHERE tenant_id = $1 AND id = $2 AND state = $3 AND ", held!("$7", "$8"));
+        WHERE tenant_id = $1 AND id = $2 AND state = $3 AND ", bot_answers!(), " AND ", held!("$7", "$8"));
     SET_BOT_RECORD = "message.set_bot_record", concat!("UPDATE messages SET bot_record = $3
         WHERE tenant_id = $1 AND id = $2 AND ", held!("$4", "$5"));
     SET_PARTIAL = "message.set_partial", concat!("UPDATE messages SET partial = $3
-        WHERE tenant_id = $1 AND id = $2 AND ", held!("$4", "$5"));
+        WHERE tenant_id = $1 AND id = $2 AND state NOT IN ('done', 'failed', 'blocked') AND ", held!("$4", "$5"));
     /// Whether a lease still stands.
     IS_HELD = "message.is_held", "SELECT COUNT(*) FROM leases WHERE name = $1 AND epoch = $2";
     /// A whole answer stays. What was interrupted once and is found so again was not changed: its time to be repaired
-    /// is over at some point.
+    /// is over at some point. `$16` is 1 for an answer of the bot: whoever takes the session from it ends the message
+    /// ([`END_OPEN`]), but for one that was stored at that very moment; that one is refused here.
     FINISH = "message.finish", concat!("UPDATE messages SET state = $3, failure_code = $4, failure_detail = $5,
             partial = CASE WHEN $3 = 'interrupted' THEN partial ELSE '' END,
             updated_at = CASE WHEN state = $3 THEN updated_at ELSE $6 END
@@ -72,7 +84,17 @@ statements! {
             SELECT 1 FROM messages AS reply
             WHERE reply.tenant_id = $1 AND reply.reply_to = $2 AND reply.state <> 'interrupted'
         )
+        AND (CAST($16 AS BIGINT) = 0 OR ", bot_answers!(), ")
         AND ", held!("$14", "$15"), " RETURNING session_id");
+    /// The bot does not answer in a session any more: what waits for it, or for the end of its answer, is over. The row of the
+    /// message decides who came first, the end of the answer or this.
+    END_OPEN = "message.end_open", "UPDATE messages SET state = $3, failure_code = $4, failure_detail = $5, partial = '',
+            updated_at = $6
+        WHERE tenant_id = $1 AND session_id = $2 AND state IN ('accepted', 'delivering', 'streaming')
+        AND author = 'user' AND platform_id IS NULL RETURNING id";
+    /// What was cut off is the person's too: it is not repaired after they have answered, nor when they have handed back.
+    LEAVE_CUT_OFF = "message.leave_cut_off", "UPDATE messages SET state = 'done', updated_at = $3
+        WHERE tenant_id = $1 AND session_id = $2 AND state = 'interrupted' AND reply_to IS NULL AND updated_at > $4";
     /// What came of the answer before it broke off makes room for the whole one, which the bot knows by the same number.
     DROP_PARTIAL = "message.drop_partial", "DELETE FROM messages
         WHERE tenant_id = $1 AND reply_to = $2 AND state = 'interrupted' RETURNING bot_record";
@@ -86,8 +108,8 @@ statements! {
     DELIVERY = "message.delivery", concat!("SELECT ", message_columns!(), ", bot_record, delivery_start, partial,
             (SELECT end_user FROM sessions WHERE sessions.tenant_id = messages.tenant_id
              AND sessions.id = messages.session_id) AS end_user,
-            (SELECT generation FROM sessions WHERE sessions.tenant_id = messages.tenant_id
-             AND sessions.id = messages.session_id) AS session_generation,
+            (SELECT sessions.state FROM sessions WHERE sessions.tenant_id = messages.tenant_id
+             AND sessions.id = messages.session_id) AS session_state,
             (SELECT MIN(recent.id) FROM (
                 SELECT earlier.id, earlier.state FROM messages AS earlier WHERE earlier.tenant_id = $1
                 AND earlier.session_id = (SELECT session_id FROM messages WHERE tenant_id = $1 AND id = $2)
@@ -109,6 +131,8 @@ statements! {
 
 /// Later than every id of a message: where a list that begins with the newest begins.
 const AFTER_ALL: &str = "msg_g";
+/// Longer than anybody looks for the rest of an answer that was cut off. What is older stays as it is.
+pub(crate) const REPAIRED_FOR: Duration = Duration::from_hours(24);
 /// As many as there are, so that one text serves every choice of them.
 const STATES: usize = 7;
 
@@ -175,7 +199,7 @@ struct DeliveryRow {
     delivery_start: Option<i64>,
     partial: String,
     end_user: String,
-    session_generation: i64,
+    session_state: String,
     behind: Option<String>,
 }
 
@@ -198,6 +222,37 @@ fn turns(from: &[State], outcome: &Outcome) -> Result<Vec<(bool, Vec<String>)>> 
     }
     Ok(turns)
 }
+
+/// Ends what waits for the bot in a session in which it does not answer any more ([`astrfleet_core::message::without_bot`] says how), within the
+/// transaction that says so of the session. Returns the messages that were open.
+macro_rules! end_open {
+    ($connection:ident, $session:expr, $state:expr, $failure:expr, $now:expr) => {{
+        let (session, failure): (&astrfleet_core::session::Session, Option<&astrfleet_core::message::Failure>) =
+            ($session, $failure);
+        let now: astrfleet_core::time::Timestamp = $now;
+        let end = sqlx::query_scalar::<_, String>($crate::messages::END_OPEN.sql)
+            .bind(session.tenant_id.as_str())
+            .bind(session.id.as_str())
+            .bind($crate::values::word(&$state)?)
+            .bind(failure.map(|failure| failure.code.as_str()))
+            .bind(failure.map(|failure| failure.detail.as_str()))
+            .bind(now.micros());
+        let ended = run(&$crate::messages::END_OPEN, end.fetch_all(&mut *$connection)).await?;
+        if $state == astrfleet_core::message::State::Done {
+            let leave = sqlx::query($crate::messages::LEAVE_CUT_OFF.sql)
+                .bind(session.tenant_id.as_str())
+                .bind(session.id.as_str())
+                .bind(now.micros())
+                .bind(now.minus($crate::messages::REPAIRED_FOR).micros());
+            run(&$crate::messages::LEAVE_CUT_OFF, leave.execute(&mut *$connection)).await?;
+        }
+        ended
+            .iter()
+            .map(|id| read_id("messages.id", id, astrfleet_core::id::MessageId::parse))
+            .collect::<Result<Vec<_>>>()?
+    }};
+}
+pub(crate) use end_open;
 
 /// Binds [`message_columns!`] in their order.
 macro_rules! bind_message {
@@ -391,7 +446,7 @@ impl Messages for MessageRows {
         self.changed(rows).await
     }
 
-    async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<()> {
+    async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<bool> {
         let rows = affected!(
             &self.db,
             Scope::Tenant(&self.tenant),
@@ -403,7 +458,11 @@ impl Messages for MessageRows {
                 .bind(self.lease())
                 .bind(self.epoch())
         )?;
-        self.changed(rows).await
+        if rows == 0 {
+            self.still_held().await?;
+            self.get(id).await?;
+        }
+        Ok(rows > 0)
     }
 
     async fn finish(&self, id: &MessageId, from: &[State], outcome: Outcome, now: Timestamp) -> Result<bool> {
@@ -414,6 +473,7 @@ impl Messages for MessageRows {
             Outcome::NoReply(state, failure) => (*state, failure.as_ref()),
         };
         let state = word(&state)?;
+        let is_reply = i64::from(matches!(outcome, Outcome::Reply(_)));
         let finished = transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
             let mut found = None;
             for (repaired, states) in &turns {
@@ -427,7 +487,7 @@ impl Messages for MessageRows {
                 for state in states {
                     finish = finish.bind(state);
                 }
-                finish = finish.bind(self.lease()).bind(self.epoch());
+                finish = finish.bind(self.lease()).bind(self.epoch()).bind(is_reply);
                 if let Some(session) = run(&FINISH, finish.fetch_all(&mut *connection)).await?.pop() {
                     found = Some((session, *repaired));
                     break;
@@ -481,7 +541,7 @@ impl Messages for MessageRows {
         Ok(Delivery {
             message: row.message.read()?,
             end_user: row.end_user,
-            session_generation: row.session_generation,
+            session_state: read_word("sessions.state", row.session_state)?,
             bot_record: row.bot_record,
             start: row.delivery_start,
             partial: row.partial,

@@ -4,9 +4,10 @@ use astrfleet_core::{
     Error, Result,
     event::NewEvent,
     id::{MessageId, SessionId, TenantId},
+    message::without_bot,
     page::{Page, PageRequest},
-    ports::Sessions,
-    session::Session,
+    ports::{Outcome, Sessions},
+    session::{CloseReason, Session},
     time::Timestamp,
 };
 use async_trait::async_trait;
@@ -14,6 +15,8 @@ use async_trait::async_trait;
 use crate::{
     db::Db,
     events::{Told, append},
+    messages::end_open,
+    rows::MAX_ROWS,
     scope::Scope,
     statement::{read, read_stale, run, statements, transaction},
     values::{read_id, read_json, read_word, word},
@@ -112,8 +115,21 @@ impl SessionRows {
             let Some(row) = run(statement, update.fetch_all(&mut *connection)).await?.pop() else { return Ok(None) };
             let stored = row.read()?;
             let before = read_word("sessions.state", before)?;
-            if let Some(changed) = NewEvent::of_session(Some(before), &stored) {
-                append!(connection, &[Told::new(&self.tenant, changed)]);
+            let mut told = Vec::new();
+            if let Some((state, failure)) = without_bot(stored.state).filter(|_| before != stored.state) {
+                let now = session.last_active_at;
+                let ended = end_open!(connection, &stored, state, failure.as_ref(), now);
+                if stored.close_reason == Some(CloseReason::Idle) && !ended.is_empty() {
+                    // Undoes the above: somebody has written meanwhile.
+                    return Err(Error::Stale { what: "session" });
+                }
+                let outcome = Outcome::NoReply(state, failure);
+                let over = |id| NewEvent::of_outcome(id, stored.id.clone(), &outcome, false, now);
+                told.extend(ended.iter().filter_map(over).map(|event| Told::new(&self.tenant, event)));
+            }
+            told.extend(NewEvent::of_session(Some(before), &stored).map(|event| Told::new(&self.tenant, event)));
+            for events in told.chunks(MAX_ROWS) {
+                append!(connection, events);
             }
             Ok(Some(stored))
         })
@@ -261,6 +277,9 @@ impl Sessions for SessionRows {
     }
 
     async fn close_idle(&self, closed: &Session, before: Timestamp) -> Result<bool> {
-        Ok(self.change(closed, Some(before)).await?.is_some())
+        match self.change(closed, Some(before)).await {
+            Err(Error::Stale { .. }) => Ok(false),
+            outcome => Ok(outcome?.is_some()),
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     id::{AttachmentId, BlockId, MessageId, SessionId},
     message::{Exchange, Failure, Message, State},
     page::{Page, PageRequest},
-    session::Session,
+    session::{self, Session},
     time::Timestamp,
 };
 
@@ -30,8 +30,12 @@ pub trait Sessions: Send + Sync {
     async fn list(&self, end_user: Option<&str>, page: &PageRequest) -> Result<Page<Session>>;
     /// Stores a changed one if its `version` is still the stored one. Returns it as stored.
     ///
+    /// Where the bot does not answer in it any more, its messages that wait for the bot, or for the end of an answer, end in
+    /// the same transaction ([`crate::message::without_bot`]): no answer of before comes after it, whoever still works on one
+    /// and whatever they know. One in which they wait is not idle.
+    ///
     /// # Errors
-    /// [`crate::Error::Stale`].
+    /// [`crate::Error::Stale`], also where it was to be closed as idle and somebody has written.
     async fn update(&self, session: &Session) -> Result<Session>;
     /// Stores one that was closed because nobody wrote in it since `before`, if that is so still and its `version` is the
     /// stored one. Returns whether it did.
@@ -63,8 +67,8 @@ pub struct Delivery {
     pub message: Message,
     /// Whose words.
     pub end_user: String,
-    /// The session's generation when it was claimed; grows when a person takes over.
-    pub session_generation: i64,
+    /// Who answers in its session now.
+    pub session_state: session::State,
     /// The bot's number of the message, once the bot has said it.
     pub bot_record: Option<i64>,
     /// Which start of the bot, by its generation, it was brought to; none before that.
@@ -116,17 +120,22 @@ pub trait Messages: Send + Sync {
     async fn exchange(&self, id: &MessageId) -> Result<Exchange>;
     /// Of a session, the newest last. Without a cursor: the newest page; a cursor leads to older ones.
     async fn list(&self, session: &SessionId, page: &PageRequest) -> Result<Page<Message>>;
-    /// Moves a message from one state to another if it is still in the first. Returns whether it was.
+    /// Moves a message from one state to another if it is still in the first, and to the bot only where that answers in its
+    /// session. Returns whether it was moved.
     async fn set_state(&self, id: &MessageId, from: State, to: State, now: Timestamp) -> Result<bool>;
     /// Moves a message from `accepted` to `delivering`, to the start of its bot that has this generation. Returns whether
     /// it was accepted.
     async fn claim(&self, id: &MessageId, start: i64, now: Timestamp) -> Result<bool>;
     /// Notes the bot's own number of a message.
     async fn set_bot_record(&self, id: &MessageId, record: i64) -> Result<()>;
-    /// Keeps the answer as far as it came, for the repair.
-    async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<()>;
+    /// Keeps the answer as far as it came, for the repair. Returns whether the message is not at an end that is never left.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn set_partial(&self, id: &MessageId, partial: &str) -> Result<bool>;
     /// Ends a delivery in one transaction: the message's state, the reply, the session's last activity. Does nothing
-    /// and returns `false` where the message is in none of the states `from`. A message that is `interrupted` and has
+    /// and returns `false` where the message is in none of the states `from`, and for a reply where the bot does not answer
+    /// in the session any more. A message that is `interrupted` and has
     /// a partial reply gets that reply replaced.
     async fn finish(&self, id: &MessageId, from: &[State], outcome: Outcome, now: Timestamp) -> Result<bool>;
     /// What a delivery needs.

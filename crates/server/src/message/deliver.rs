@@ -8,7 +8,6 @@ use astrfleet_core::{
     chat::ChatRequest,
     message::{Event, Message, State, next},
     ports::{BotAccess, BotClient, ChatStream, Delivery, Messages},
-    session,
     time::Timestamp,
 };
 use futures_util::StreamExt;
@@ -76,6 +75,7 @@ enum Found {
     Bot(BotAccess, i64),
     Nobody(Error),
     Stopped,
+    Left,
     Draining,
 }
 
@@ -86,7 +86,19 @@ enum Ending {
     Overdue,
     TooLong,
     Stopped,
+    /// Somebody else has ended the message: the bot does not answer in its session any more.
+    Left,
     Draining,
+}
+
+/// What was asked of whoever hears a bot out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// To stop the bot, and to take what it said so far.
+    Stop,
+    /// To stop the bot, and to take nothing.
+    Leave,
 }
 
 /// A chat that has begun.
@@ -107,11 +119,10 @@ impl Service {
         let live = self.lives.open(&turn.message, &turn.session);
         for attempt in 1..=self.base.config.message.max_attempts.max(1) {
             match self.attempt(turn, held, &live).await {
-                Ok(next @ (Next::Ended | Next::Behind)) => return next,
-                // Whoever reads finds the rest in the store.
-                Ok(Next::LeftAsItIs) => {
-                    self.lives.end(&turn.message, &End::Interrupted);
-                    return Next::LeftAsItIs;
+                Ok(Next::Behind) => return Next::Behind,
+                Ok(next @ (Next::Ended | Next::LeftAsItIs)) => {
+                    self.close(turn, held, &live, &next).await;
+                    return next;
                 }
                 Ok(Next::Again) => {
                     tracing::warn!(retry_count = attempt, "the bot has not got a message, which is delivered again");
@@ -176,14 +187,12 @@ impl Service {
             }
             return Ok(Next::Behind);
         }
-        let session = self.base.store.sessions(&turn.tenant).get(&turn.session).await?;
-        if matches!(session.state, session::State::Waiting | session::State::Active) {
-            self.leave_to_person(&turn.tenant, &turn.message).await?;
+        if self.overtaken(held, &delivery).await?.is_some() {
             return Ok(Next::Ended);
         }
         let (access, start) = match self.find_bot(turn, held, live).await {
             Found::Bot(access, start) => (access, start),
-            Found::Draining => return Ok(Next::LeftAsItIs),
+            Found::Draining | Found::Left => return Ok(Next::LeftAsItIs),
             Found::Stopped => {
                 self.failed(held, message, stopped()).await?;
                 return Ok(Next::Ended);
@@ -236,6 +245,10 @@ impl Service {
         held.must_be_in_time()?;
         let ending = tokio::select! {
             () = held.over.cancelled() => Ending::Draining,
+            () = turn.left.cancelled() => {
+                self.stop_bot(&chat).await;
+                Ending::Left
+            }
             opened = client.chat(request) => match opened {
                 Ok(stream) => self.hear(&chat, stream, &mut answer).await?,
                 Err(error) => Ending::Broken(error),
@@ -256,6 +269,7 @@ impl Service {
         let limit = limit.saturating_sub(turn.since.elapsed()).max(limit / 10);
         tokio::select! {
             () = held.over.cancelled() => Found::Draining,
+            () = turn.left.cancelled() => Found::Left,
             () = turn.stop.cancelled() => Found::Stopped,
             found = self.manager.wait_ready(&turn.tenant, limit) => match found {
                 Ok((access, generation)) => Found::Bot(access, generation),
@@ -270,25 +284,37 @@ impl Service {
         let id = &chat.turn.message;
         let deadline = tokio::time::sleep(seconds(self.base.config.message.answer_timeout_s));
         tokio::pin!(deadline);
-        let (mut stopping, mut streaming, mut kept) = (false, false, Instant::now());
+        let (mut asked, mut streaming, mut kept) = (Asked::Nothing, false, Instant::now());
         loop {
             let event = tokio::select! {
                 biased;
                 () = chat.held.over.cancelled() => return Ok(Ending::Draining),
-                () = chat.turn.stop.cancelled(), if !stopping => {
-                    stopping = true;
+                () = chat.turn.left.cancelled(), if asked != Asked::Leave => {
+                    asked = Asked::Leave;
+                    // Told first: what the bot still says is of no interest to anybody but the next message of its session,
+                    // for which it is to be silent.
+                    self.end_as_stored(&chat.turn.tenant, id).await;
                     self.stop_bot(chat).await;
                     deadline.as_mut().reset(Instant::now() + STOP_MAX);
                     continue;
                 }
-                event = stream.next() => event,
-                () = &mut deadline => return Ok(if stopping { Ending::Stopped } else { Ending::Overdue }),
+                () = chat.turn.stop.cancelled(), if asked == Asked::Nothing => {
+                    asked = Asked::Stop;
+                    self.stop_bot(chat).await;
+                    deadline.as_mut().reset(Instant::now() + STOP_MAX);
+                    continue;
+                }
+                event = stream.next() => Some(event),
+                () = &mut deadline => None,
             };
-            let event = match event {
-                Some(Ok(event)) => event,
-                _ if stopping => return Ok(Ending::Stopped),
-                None => return Ok(Ending::Whole),
-                Some(Err(error)) => return Ok(Ending::Broken(error)),
+            let event = match (event, asked) {
+                (Some(Some(Ok(_))), Asked::Leave) => continue,
+                (_, Asked::Leave) => return Ok(Ending::Left),
+                (Some(Some(Ok(event))), _) => event,
+                (_, Asked::Stop) => return Ok(Ending::Stopped),
+                (None, Asked::Nothing) => return Ok(Ending::Overdue),
+                (Some(None), Asked::Nothing) => return Ok(Ending::Whole),
+                (Some(Some(Err(error))), Asked::Nothing) => return Ok(Ending::Broken(error)),
             };
             match answer.take(event) {
                 Step::Nothing => {}
@@ -300,6 +326,7 @@ impl Service {
                         chat.live.progress(Progress::Streaming);
                     }
                     chat.live.text(&piece);
+                    let mut is_open = true;
                     let now = self.base.clock.now();
                     if !streaming {
                         streaming = true;
@@ -307,12 +334,15 @@ impl Service {
                             .metrics
                             .first_token
                             .observe(now.since(chat.delivery.message.created_at).as_secs_f64());
-                        messages
-                            .set_state(id, State::Delivering, next(State::Delivering, Event::FirstPiece)?, now)
-                            .await?;
+                        let to = next(State::Delivering, Event::FirstPiece)?;
+                        is_open = messages.set_state(id, State::Delivering, to, now).await?;
                     } else if kept.elapsed() >= KEEP_EVERY {
                         kept = Instant::now();
-                        messages.set_partial(id, answer.text()).await?;
+                        is_open = messages.set_partial(id, answer.text()).await?;
+                    }
+                    if !is_open {
+                        // Somebody else has ended it, which was told, and not heard here.
+                        chat.turn.left.cancel();
                     }
                 }
             }
@@ -335,6 +365,7 @@ impl Service {
                 }
                 return Ok(Next::LeftAsItIs);
             }
+            Ending::Left => return Ok(Next::LeftAsItIs),
             Ending::Broken(error) if !answer.has_begun() => {
                 tracing::warn!(error = chain(&error), "a bot broke off before it took a message");
                 return self.clarify(chat).await;
@@ -434,6 +465,7 @@ impl Service {
         };
         let found = tokio::select! {
             () = chat.held.over.cancelled() => return Ok(Next::LeftAsItIs),
+            () = chat.turn.left.cancelled() => return Ok(Next::LeftAsItIs),
             found = look => found,
         };
         let message = &chat.delivery.message;

@@ -3,12 +3,18 @@
 
 use astrfleet_core::{
     Result,
-    id::AttachmentId,
-    message::{Author, Event, Failure, Message, State, TokenUsage, before, next},
-    ports::{BusEvent, Messages, Outcome},
+    id::{AttachmentId, MessageId, TenantId},
+    message::{Author, Event, Failure, Message, State, TokenUsage, before, next, without_bot},
+    ports::{BusEvent, Delivery, Messages, Outcome},
 };
 
-use super::{Service, live::End, owners::Held};
+use super::{
+    Service,
+    deliver::Next,
+    live::{End, Live},
+    owners::Held,
+    queue::Turn,
+};
 use crate::{metrics::StateLabel, problem::chain};
 
 /// A whole answer.
@@ -90,6 +96,64 @@ impl Service {
         self.ended(message, state, &End::Interrupted);
         self.wake_repair.notify_one();
         Ok(true)
+    }
+
+    /// Ends a message in whose session the bot does not answer any more. Returns whether it was not at an end already; none
+    /// where the bot answers.
+    pub(super) async fn overtaken(&self, held: &Held, delivery: &Delivery) -> Result<Option<bool>> {
+        let message = &delivery.message;
+        let Some((state, failure)) = without_bot(delivery.session_state) else { return Ok(None) };
+        if let Some(failure) = failure {
+            return self.failed(held, message, failure).await.map(Some);
+        }
+        let (from, outcome) = (before(Event::LeftToPerson), Outcome::NoReply(state, None));
+        let ended = self.messages(held).finish(&message.id, &from, outcome, self.base.clock.now()).await?;
+        if ended {
+            self.end_as_stored(&message.tenant_id, &message.id).await;
+        }
+        Ok(Some(ended))
+    }
+
+    /// Tells the readers of a message how it ended, which is not known here: somebody else has ended it. Where nobody has,
+    /// they find the rest in the store.
+    pub(super) async fn end_as_stored(&self, tenant: &TenantId, message: &MessageId) {
+        let end = match self.base.store.messages(tenant).exchange(message).await {
+            Ok(exchange) => End::stored(&exchange),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "it is not known how a message ended");
+                None
+            }
+        };
+        self.lives.end(message, &end.unwrap_or(End::Interrupted));
+    }
+
+    /// Whoever reads is told how a message ended that was not ended here.
+    pub(super) async fn close(&self, turn: &Turn, held: &Held, live: &Live, next: &Next) {
+        if live.has_ended() {
+            return;
+        }
+        if held.over.is_cancelled() {
+            // They find the rest in the store.
+            self.lives.end(&turn.message, &End::Interrupted);
+            return;
+        }
+        if matches!(next, Next::Ended)
+            && let Err(error) = self.leave_overtaken(turn, held).await
+        {
+            tracing::warn!(error = chain(&error), "a message whose answer came too late is still open");
+            self.queues.doubt(&turn.tenant, &turn.session, &turn.message);
+        }
+        self.end_as_stored(&turn.tenant, &turn.message).await;
+    }
+
+    /// An answer was refused, since the bot does not answer in its session any more: then that is the end of the message,
+    /// unless whoever took the session over has ended it.
+    async fn leave_overtaken(&self, turn: &Turn, held: &Held) -> Result<()> {
+        let delivery = self.messages(held).delivery(&turn.message).await?;
+        if !delivery.message.state.is_final() {
+            self.overtaken(held, &delivery).await?;
+        }
+        Ok(())
     }
 
     fn reply(&self, message: &Message, text: String, state: State) -> Message {

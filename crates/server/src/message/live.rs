@@ -113,6 +113,23 @@ pub enum End {
     Interrupted,
 }
 
+impl End {
+    /// As it is stored; none where the message is not at an end.
+    #[must_use]
+    pub fn stored(exchange: &Exchange) -> Option<Self> {
+        let message = &exchange.message;
+        Some(match message.state {
+            State::Accepted | State::Delivering | State::Streaming => return None,
+            State::Done => Self::Done(Box::new(exchange.reply.as_ref().unwrap_or(message).clone())),
+            State::Interrupted => Self::Interrupted,
+            State::Failed | State::Blocked => Self::Failed(message.failure.clone().unwrap_or_else(|| Failure {
+                code: "blocked".to_owned(),
+                detail: "this message was not let through to the bot".to_owned(),
+            })),
+        })
+    }
+}
+
 /// An event other than a piece of text.
 struct Entry {
     name: &'static str,
@@ -177,17 +194,8 @@ impl Live {
     /// The stream of a message whose life is over, from what is stored. `None` while it is not over.
     #[must_use]
     pub fn rebuilt(exchange: &Exchange) -> Option<Self> {
-        let message = &exchange.message;
-        let end = match message.state {
-            State::Accepted | State::Delivering | State::Streaming => return None,
-            State::Done => End::Done(Box::new(exchange.reply.as_ref().unwrap_or(message).clone())),
-            State::Interrupted => End::Interrupted,
-            State::Failed | State::Blocked => End::Failed(message.failure.clone().unwrap_or_else(|| Failure {
-                code: "blocked".to_owned(),
-                detail: "this message was not let through to the bot".to_owned(),
-            })),
-        };
-        let live = Self::new(&message.id, &message.session_id);
+        let end = End::stored(exchange)?;
+        let live = Self::new(&exchange.message.id, &exchange.message.session_id);
         if let Some(reply) = &exchange.reply {
             live.text(&reply.text);
         }

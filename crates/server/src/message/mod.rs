@@ -37,6 +37,7 @@ use std::{
 
 use astrfleet_core::{
     id::{MessageId, TenantId},
+    message::Message,
     ports::{BusEvent, Holder},
     tenant::Tenant,
 };
@@ -52,6 +53,7 @@ use crate::{
     llm,
     loops::Loop,
     manager,
+    problem::chain,
     quota::purse::TEND_EVERY,
     tenant,
 };
@@ -187,6 +189,11 @@ impl Service {
                     self.wake_take_over.notify_one();
                     self.wake_waiting.notify_one();
                     self.wake_repair.notify_one();
+                    self.look_at(self.queues.all());
+                }
+                BusEvent::SessionChanged(tenant, session) => {
+                    let messages = self.queues.of_session(&tenant, &session).into_iter();
+                    self.look_at(messages.map(|message| (tenant.clone(), message)).collect());
                 }
                 BusEvent::QueueReleased(tenant) => {
                     self.owners.forget_elsewhere(&tenant);
@@ -196,6 +203,36 @@ impl Service {
                 _ => {}
             }
         }
+    }
+
+    /// Whoever takes a session over, or closes it, ends the messages that wait in it for the bot or for the end of an answer:
+    /// those are not served any more.
+    fn look_at(&self, mut messages: Vec<(TenantId, MessageId)>) {
+        // A session changes with the end of each message too.
+        messages.retain(|(_, message)| self.lives.get(message).is_none_or(|live| !live.has_ended()));
+        if messages.is_empty() {
+            return;
+        }
+        let service = self.clone();
+        self.base.tasks.spawn(async move {
+            for (tenant, message) in messages {
+                match service.base.store.messages(&tenant).get(&message).await {
+                    Ok(message) if message.state.is_final() => service.leave_ended(&message).await,
+                    Ok(_) => {}
+                    // It is found out when it is to be given to the bot, or when its answer is to be stored.
+                    Err(error) => tracing::debug!(message_id = %message, error = chain(&error), "not looked at"),
+                }
+            }
+        });
+    }
+
+    async fn leave_ended(&self, message: &Message) {
+        let (tenant, id) = (&message.tenant_id, &message.id);
+        self.queues.leave(tenant, id);
+        if !self.queues.serves(tenant, id) {
+            self.end_as_stored(tenant, id).await;
+        }
+        self.pump(tenant);
     }
 
     /// Another process took a message in whose queue is here.

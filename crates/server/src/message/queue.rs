@@ -23,6 +23,15 @@ pub struct Turn {
     pub since: Instant,
     /// Set when somebody wants the answer stopped.
     pub stop: CancellationToken,
+    /// Set when somebody else has ended the message: the bot does not answer in its session any more.
+    pub left: CancellationToken,
+}
+
+/// A message that is served.
+struct Served {
+    session: SessionId,
+    stop: CancellationToken,
+    left: CancellationToken,
 }
 
 /// What became of a message that is to be stopped.
@@ -46,7 +55,7 @@ pub struct Queues {
 #[derive(Default)]
 struct BotQueue {
     waiting: BTreeMap<MessageId, (SessionId, Instant)>,
-    served: HashMap<MessageId, (SessionId, CancellationToken)>,
+    served: HashMap<MessageId, Served>,
     /// What an earlier process left on its way: until it is known what became of it, its session waits.
     doubtful: HashMap<MessageId, SessionId>,
     /// Room kept for messages that are being made durable.
@@ -56,7 +65,7 @@ struct BotQueue {
 
 impl BotQueue {
     fn is_busy(&self, session: &SessionId) -> bool {
-        self.served.values().any(|(served, _)| served == session)
+        self.served.values().any(|served| served.session == *session)
             || self.doubtful.values().any(|doubtful| doubtful == session)
     }
 
@@ -130,9 +139,10 @@ impl Queues {
         }
         let message = queue.waiting.iter().find(|(_, (session, _))| !queue.is_busy(session))?.0.clone();
         let (session, since) = queue.waiting.remove(&message)?;
-        let stop = CancellationToken::new();
-        queue.served.insert(message.clone(), (session.clone(), stop.clone()));
-        Some(Turn { tenant: tenant.clone(), session, message, since, stop })
+        let (stop, left) = (CancellationToken::new(), CancellationToken::new());
+        let served = Served { session: session.clone(), stop: stop.clone(), left: left.clone() };
+        queue.served.insert(message.clone(), served);
+        Some(Turn { tenant: tenant.clone(), session, message, since, stop, left })
     }
 
     /// Ends a turn.
@@ -189,13 +199,43 @@ impl Queues {
     pub fn stop(&self, tenant: &TenantId, message: &MessageId) -> Stopped {
         let mut bots = self.lock();
         let Some(queue) = bots.get_mut(tenant) else { return Stopped::Absent };
-        if let Some((_, stop)) = queue.served.get(message) {
-            stop.cancel();
+        if let Some(served) = queue.served.get(message) {
+            served.stop.cancel();
             return Stopped::Told;
         }
         let taken = queue.waiting.remove(message).is_some();
         Self::tidy(&mut bots, tenant);
         if taken { Stopped::Taken } else { Stopped::Absent }
+    }
+
+    /// Takes a message out that somebody else has ended, or tells whoever serves it.
+    pub fn leave(&self, tenant: &TenantId, message: &MessageId) {
+        let mut bots = self.lock();
+        let Some(queue) = bots.get_mut(tenant) else { return };
+        if let Some(served) = queue.served.get(message) {
+            served.left.cancel();
+        }
+        queue.waiting.remove(message);
+        Self::tidy(&mut bots, tenant);
+    }
+
+    /// What waits or is served here of a session.
+    pub fn of_session(&self, tenant: &TenantId, session: &SessionId) -> Vec<MessageId> {
+        let bots = self.lock();
+        let Some(queue) = bots.get(tenant) else { return Vec::new() };
+        let waiting = queue.waiting.iter().filter(|(_, (of, _))| of == session).map(|(message, _)| message);
+        let served = queue.served.iter().filter(|(_, served)| served.session == *session).map(|(message, _)| message);
+        waiting.chain(served).cloned().collect()
+    }
+
+    /// Everything that waits or is served here.
+    pub fn all(&self) -> Vec<(TenantId, MessageId)> {
+        let bots = self.lock();
+        let of = |(tenant, queue): (&TenantId, &BotQueue)| {
+            let messages = queue.waiting.keys().chain(queue.served.keys());
+            messages.map(|message| (tenant.clone(), message.clone())).collect::<Vec<_>>()
+        };
+        bots.iter().flat_map(of).collect()
     }
 
     /// Whether a message waits or is served here.
@@ -302,5 +342,23 @@ mod tests {
         assert!(turn.stop.is_cancelled());
         queues.finished(&turn);
         assert!(queues.tenants().is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn what_somebody_else_has_ended_leaves_wherever_it_is() {
+        let (ids, queues) = (ids(), Arc::new(Queues::default()));
+        let (tenant, session, served, waits) = (ids.tenant(), ids.session(), ids.message(), ids.message());
+        queues.put(&tenant, &session, &served, 1);
+        let turn = queues.next(&tenant).unwrap();
+        queues.put(&tenant, &session, &waits, 1);
+        queues.put(&tenant, &ids.session(), &ids.message(), 1);
+        assert_eq!(queues.of_session(&tenant, &session), [waits.clone(), served.clone()]);
+        assert_eq!(queues.all().len(), 3);
+        queues.leave(&tenant, &waits);
+        queues.leave(&tenant, &served);
+        assert!(turn.left.is_cancelled() && !turn.stop.is_cancelled());
+        assert_eq!(queues.of_session(&tenant, &session), [served], "until whoever serves it has let go");
+        queues.finished(&turn);
+        assert_eq!((queues.of_session(&tenant, &session), queues.all().len()), (Vec::new(), 1));
     }
 }

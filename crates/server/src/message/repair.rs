@@ -126,6 +126,12 @@ impl Service {
         let Route::Ready { access, .. } = self.manager.route(tenant) else { return Ok(false) };
         let delivery = self.base.store.messages(tenant).delivery(id).await?;
         let message = &delivery.message;
+        if let Some(ended) = self.overtaken(held, &delivery).await? {
+            // What its bot remembers of it is of no use any more.
+            self.queues.settle(tenant, id);
+            self.pump(tenant);
+            return Ok(ended);
+        }
         // The process that had it may be another one by now: then nothing is running any more. The release before did not
         // note which one it was: then it counts as the one that runs.
         let another = match self.manager.process(tenant, &access.instance).await? {

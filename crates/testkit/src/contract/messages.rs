@@ -8,7 +8,7 @@ use astrfleet_core::{
     message::{Author, Exchange, Failure, Message, State, TokenUsage},
     page::PageRequest,
     ports::{Accepted, Delivery, NewMessage, Outcome, Store},
-    session::Session,
+    session::{CloseReason, Event, Session, State as SessionState},
     time::Timestamp,
 };
 use futures_util::future::join_all;
@@ -69,6 +69,9 @@ pub async fn all(store: &dyn Store, make: &Make) {
     answers(store, make, &tenant).await;
     an_interrupted_answer_is_replaced(store, make, &tenant).await;
     whoever_finishes_second_is_told_so(store, make, &tenant).await;
+    whoever_takes_a_session_over_takes_what_is_open_in_it(store, make, &tenant).await;
+    an_end_of_a_session_is_the_end_of_what_is_open_in_it(store, make, &tenant).await;
+    a_bot_answers_where_a_session_is_its_own(store, make, &tenant).await;
     records_of_the_bot(store, make, &tenant).await;
     pages(store, make, &tenant).await;
     other_tenants(store, make, &tenant, &other).await;
@@ -90,7 +93,7 @@ async fn states(store: &dyn Store, make: &Make, tenant: &TenantId) {
     let delivery = Delivery {
         message: asked.clone(),
         end_user: "ada".to_owned(),
-        session_generation: 1,
+        session_state: SessionState::Bot,
         bot_record: None,
         start: None,
         partial: String::new(),
@@ -102,7 +105,7 @@ async fn states(store: &dyn Store, make: &Make, tenant: &TenantId) {
     assert!(!messages.claim(&asked.id, 4, after(2)).await.unwrap());
     assert!(!messages.set_state(&asked.id, State::Accepted, State::Delivering, after(2)).await.unwrap());
     messages.set_bot_record(&asked.id, 41).await.unwrap();
-    messages.set_partial(&asked.id, "Unter\u{0}").await.unwrap();
+    assert!(messages.set_partial(&asked.id, "Unter\u{0}").await.unwrap());
     let claimed = Message { state: State::Delivering, updated_at: after(1), ..asked.clone() };
     let delivery = Delivery {
         message: claimed,
@@ -170,6 +173,7 @@ async fn answers(store: &dyn Store, make: &Make, tenant: &TenantId) {
     assert_eq!(messages.delivery(&asked.id).await.unwrap().partial, "", "it was for the repair alone");
     assert_eq!(store.sessions(tenant).get(&session.id).await.unwrap().last_active_at, after(5));
 
+    assert!(!messages.set_partial(&asked.id, "Unter").await.unwrap(), "it is at its end");
     let other = Outcome::Reply(reply(make, &asked, State::Done, after(6)));
     assert!(!finish(&every, other).await.unwrap(), "a whole answer stays");
     assert!(!finish(&every, Outcome::NoReply(State::Failed, None)).await.unwrap());
@@ -240,6 +244,107 @@ async fn whoever_finishes_second_is_told_so(store: &dyn Store, make: &Make, tena
     }
 }
 
+/// Lets something happen to a session.
+async fn happens(store: &dyn Store, session: &Session, event: Event, at: Timestamp) -> Result<Session, Error> {
+    let sessions = store.sessions(&session.tenant_id);
+    sessions.update(&sessions.get(&session.id).await?.after(event, at)?).await
+}
+
+async fn in_state(store: &dyn Store, make: &Make, session: &Session, state: State) -> Message {
+    let asked = message(make, session);
+    accepted(store, &asked).await;
+    let messages = store.messages(&session.tenant_id);
+    assert!(state == State::Accepted || messages.set_state(&asked.id, State::Accepted, state, after(1)).await.unwrap());
+    messages.get(&asked.id).await.unwrap()
+}
+
+async fn whoever_takes_a_session_over_takes_what_is_open_in_it(store: &dyn Store, make: &Make, tenant: &TenantId) {
+    let messages = store.messages(tenant);
+    let before = [State::Accepted, State::Delivering, State::Streaming, State::Interrupted];
+    for event in [Event::TakenOver, Event::PersonWanted] {
+        let session = stored_session(store, make, tenant, "ada").await;
+        let beside = in_state(store, make, &stored_session(store, make, tenant, "ada").await, State::Streaming).await;
+        let mut open = Vec::new();
+        for state in before {
+            open.push(in_state(store, make, &session, state).await);
+        }
+        let long_ago = in_state(store, make, &session, State::Accepted).await;
+        assert!(
+            messages.set_state(&long_ago.id, State::Accepted, State::Interrupted, Timestamp::default()).await.unwrap()
+        );
+        let failed = in_state(store, make, &session, State::Failed).await;
+        happens(store, &session, event, after(2)).await.unwrap();
+        // Neither now nor when they have handed back: an answer to a question of before comes too late for good.
+        for handed_back in [false, true] {
+            if handed_back {
+                happens(store, &session, Event::HandedBack, after(3)).await.unwrap();
+            }
+            for asked in &open {
+                let left = Message { state: State::Done, updated_at: after(2), ..asked.clone() };
+                let late = Outcome::Reply(reply(make, asked, State::Done, after(4)));
+                assert!(!messages.finish(&asked.id, &before, late, after(4)).await.unwrap());
+                let exchange = messages.exchange(&asked.id).await.unwrap();
+                assert_eq!(exchange, Exchange { message: left, reply: None }, "{event:?}, {handed_back}");
+                assert!(!messages.set_partial(&asked.id, "Unter").await.unwrap());
+            }
+        }
+        assert_eq!(messages.get(&long_ago.id).await.unwrap().state, State::Interrupted, "nobody would repair it");
+        assert_eq!(messages.get(&failed.id).await.unwrap(), failed);
+        assert_eq!(messages.get(&beside.id).await.unwrap(), beside, "of another session");
+    }
+}
+
+async fn an_end_of_a_session_is_the_end_of_what_is_open_in_it(store: &dyn Store, make: &Make, tenant: &TenantId) {
+    let messages = store.messages(tenant);
+    let session = stored_session(store, make, tenant, "ada").await;
+    // More than one statement tells of.
+    let mut open = Vec::new();
+    for _ in 0..70 {
+        open.push(in_state(store, make, &session, State::Accepted).await);
+    }
+    let idle = happens(store, &session, Event::Closed(CloseReason::Idle), after(2)).await;
+    assert!(matches!(idle, Err(Error::Stale { what: "session" })), "somebody has written: {idle:?}");
+    assert_eq!(messages.get(&open[0].id).await.unwrap(), open[0], "and nothing was changed");
+    let told = async || store.events(tenant).bounds().await.unwrap().1;
+    let before = told().await;
+    happens(store, &session, Event::Closed(CloseReason::Closed), after(2)).await.unwrap();
+    assert_eq!(told().await - before, 71, "each of them, and the session");
+    for asked in &open {
+        let late = Outcome::Reply(reply(make, asked, State::Done, after(4)));
+        assert!(!messages.finish(&asked.id, &[State::Accepted], late, after(4)).await.unwrap());
+        let ended = messages.exchange(&asked.id).await.unwrap();
+        assert_eq!((ended.message.state, ended.reply), (State::Failed, None));
+        assert_eq!(ended.message.failure.unwrap().code, "stopped");
+    }
+    let empty = stored_session(store, make, tenant, "ada").await;
+    let closed = happens(store, &empty, Event::Closed(CloseReason::Idle), after(2)).await.unwrap();
+    assert_eq!(closed.state, SessionState::Closed);
+}
+
+/// What was stored at the very moment in which a person took over was not open for them to be taken.
+async fn a_bot_answers_where_a_session_is_its_own(store: &dyn Store, make: &Make, tenant: &TenantId) {
+    let messages = store.messages(tenant);
+    for event in [Event::TakenOver, Event::PersonWanted, Event::Closed(CloseReason::Closed)] {
+        let session = stored_session(store, make, tenant, "ada").await;
+        let now = happens(store, &session, event, after(1)).await.unwrap();
+        let asked = message(make, &session);
+        accepted(store, &asked).await;
+        assert_eq!(messages.delivery(&asked.id).await.unwrap().session_state, now.state);
+        assert!(!messages.claim(&asked.id, 1, after(2)).await.unwrap());
+        for state in [State::Done, State::Interrupted] {
+            let answer = Outcome::Reply(reply(make, &asked, state, after(2)));
+            assert!(!messages.finish(&asked.id, &[State::Accepted], answer, after(2)).await.unwrap());
+        }
+        assert_eq!(messages.exchange(&asked.id).await.unwrap(), Exchange { message: asked.clone(), reply: None });
+        assert!(
+            messages
+                .finish(&asked.id, &[State::Accepted], Outcome::NoReply(State::Done, None), after(2))
+                .await
+                .unwrap()
+        );
+    }
+}
+
 async fn records_of_the_bot(store: &dyn Store, make: &Make, tenant: &TenantId) {
     let session = stored_session(store, make, tenant, "ada").await;
     let elsewhere = stored_session(store, make, tenant, "ada").await;
@@ -294,7 +399,7 @@ async fn other_tenants(store: &dyn Store, make: &Make, tenant: &TenantId, other:
     not_found(theirs.delivery(&asked.id).await.map(drop));
     not_found(theirs.set_bot_record(&asked.id, 1).await);
     not_found(theirs.set_reply_record(&asked.id, 1).await);
-    not_found(theirs.set_partial(&asked.id, "").await);
+    not_found(theirs.set_partial(&asked.id, "").await.map(drop));
     assert!(!theirs.set_state(&asked.id, State::Accepted, State::Done, NOW).await.unwrap());
     let answer = Message { tenant_id: other.clone(), ..reply(make, &asked, State::Done, NOW) };
     for outcome in [Outcome::Reply(answer), Outcome::NoReply(State::Failed, None)] {

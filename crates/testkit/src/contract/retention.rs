@@ -44,7 +44,7 @@ pub async fn all(store: &dyn Store, make: &Make) {
 
     let later = NOW.plus(Duration::from_secs(1));
     let closed = store.sessions(&tenant).get(&session.id).await.unwrap();
-    let closed = closed.after(Event::Closed(CloseReason::Idle), NOW).unwrap();
+    let closed = closed.after(Event::Closed(CloseReason::Closed), NOW).unwrap();
     store.sessions(&tenant).update(&closed).await.unwrap();
     let empty = stored_session(store, make, &tenant, "eve").await;
     assert_eq!(ours.delete_sessions(later, 9).await.unwrap(), 0, "one has messages, and one is open");

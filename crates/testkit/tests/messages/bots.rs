@@ -101,6 +101,7 @@ struct State {
     stopped: HashMap<String, watch::Sender<bool>>,
     uploaded: Vec<(String, Bytes)>,
     next_port: u16,
+    unready: bool,
 }
 
 /// An answer that is being given, and the way to whoever asked.
@@ -144,6 +145,11 @@ impl Fleet {
     /// What bots do with a text; the number counts how often they were asked it before.
     pub fn script(&self, script: impl Fn(&str, usize) -> Vec<Act> + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Box::new(script);
+    }
+
+    /// Whether bots say that they are ready. They do, until told otherwise.
+    pub fn set_ready(&self, ready: bool) {
+        self.state.lock().unwrap().unready = !ready;
     }
 
     /// What bots were asked, in order.
@@ -444,7 +450,7 @@ fn unused<T>() -> Result<T> {
 #[async_trait]
 impl BotClient for Client {
     async fn is_ready(&self) -> bool {
-        self.alive().is_ok()
+        self.alive().is_ok() && !self.fleet.state.lock().unwrap().unready
     }
 
     async fn prepare(&self) -> Result<()> {

@@ -44,7 +44,7 @@ fn is_owner(platform: &Platform, tenant: &Tenant) -> bool {
 }
 
 /// Two processes; the first has the queue of the tenant.
-fn two(world: &World) -> (Platform, Platform, Arc<Tenant>, SessionId) {
+pub fn two(world: &World) -> (Platform, Platform, Arc<Tenant>, SessionId) {
     let (first, tenant, session) = world.ready();
     let second = world.start_beside();
     second.run(async |app| app.manager.wait_ready(&tenant.id, Duration::from_mins(1)).await.unwrap());

@@ -21,7 +21,8 @@ use crate::{
 /// Takes a session over from the bot.
 ///
 /// From now on the bot keeps silent in it: what end users say is stored and held, an answer that it is working on is not
-/// sent any more, and messages that are posted to a session of an IM channel go out through the bot as a person's.
+/// sent any more, nor stored (its message is `done` without a reply, and a stream of it ends so), and messages that are
+/// posted to a session of an IM channel go out through the bot as a person's.
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/sessions/{session}/take-over", tag = "sessions",
     operation_id = "session_take_over",
