@@ -1,8 +1,9 @@
 //! What a message's stream has said so far, and says from now on. Whoever reads does so at their own pace: nothing in
 //! here ever waits for a reader.
 //!
-//! A position in a stream is `<events>-<bytes>`: how many events other than pieces of text were seen, and how many bytes
-//! of text. The bytes mean the same after a restart, so a reader goes on where it was even if the memory is lost.
+//! A position in a stream is `<events>-<bytes>`: how many events were seen that can be told again from what is stored, and
+//! how many bytes of text. Both mean the same after a restart, so a reader goes on where it was even if the memory is lost.
+//! States and interruptions are not stored, and not counted.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,6 +15,7 @@ use std::{
 
 use astrfleet_core::{
     Error,
+    attachment::Attachment,
     id::{MessageId, SessionId},
     message::{Exchange, Failure, Message, State},
 };
@@ -130,12 +132,22 @@ impl End {
     }
 }
 
+const STATE: &str = "state";
+const INTERRUPTED: &str = "interrupted";
+
 /// An event other than a piece of text.
 struct Entry {
     name: &'static str,
     data: String,
     /// How much of the text stands before it.
     at: usize,
+}
+
+impl Entry {
+    /// Whether a position counts it.
+    fn is_counted(&self) -> bool {
+        self.name != STATE && self.name != INTERRUPTED
+    }
 }
 
 #[derive(Default)]
@@ -152,10 +164,26 @@ impl Log {
         self.entries.push(Entry { name, data: data.to_string(), at: self.text.len() });
     }
 
-    fn after(&self, position: &mut Position) -> Option<Said> {
-        // The end is always told, also to a reader who counted otherwise before a restart.
-        let index = if self.ended { position.events.min(self.entries.len() - 1) } else { position.events };
-        let entry = self.entries.get(index);
+    /// Where whoever has come to `position` goes on. Of states only the last one is news to them.
+    fn index_after(&self, position: Position) -> usize {
+        let Some(last) = position.events.checked_sub(1) else { return 0 };
+        let mut counted = self.entries.iter().enumerate().filter(|(_, entry)| entry.is_counted());
+        let Some((seen, _)) = counted.nth(last) else { return usize::MAX };
+        let rest = &self.entries[seen + 1..];
+        let is_old = |index: &usize| {
+            rest[*index].name == STATE
+                && (rest[*index].at < position.bytes || rest.get(index + 1).is_some_and(|entry| entry.name == STATE))
+        };
+        seen + 1 + (0..rest.len()).take_while(is_old).count()
+    }
+
+    fn after(&self, cursor: &mut Cursor) -> Option<Said> {
+        let Cursor { index, position } = cursor;
+        // The end is always told, also to a reader who counted otherwise before.
+        if self.ended {
+            *index = (*index).min(self.entries.len() - 1);
+        }
+        let entry = self.entries.get(*index);
         let end = entry.map_or(self.text.len(), |entry| entry.at);
         if position.bytes < end {
             let from = position.bytes;
@@ -167,10 +195,18 @@ impl Log {
             // whole one in the end.
         }
         let entry = entry?;
-        position.events = index + 1;
-        let last = self.ended && position.events == self.entries.len();
+        *index += 1;
+        let seen = self.entries[..*index].iter().filter(|entry| entry.is_counted()).count();
+        position.events = position.events.max(seen);
+        let last = self.ended && *index == self.entries.len();
         Some(said(entry.name, entry.data.clone(), *position, last))
     }
+}
+
+/// Where a reader is in the log of one process.
+struct Cursor {
+    index: usize,
+    position: Position,
 }
 
 fn said(name: &'static str, data: String, position: Position, last: bool) -> Said {
@@ -191,13 +227,17 @@ impl Live {
         Self { message: message.clone(), log: Mutex::new(log), changed: watch::Sender::new(()) }
     }
 
-    /// The stream of a message whose life is over, from what is stored. `None` while it is not over.
+    /// The stream of a message whose life is over, from what is stored, with the files of its answer. `None` while it is not
+    /// over.
     #[must_use]
-    pub fn rebuilt(exchange: &Exchange) -> Option<Self> {
+    pub fn rebuilt(exchange: &Exchange, files: &[Attachment]) -> Option<Self> {
         let end = End::stored(exchange)?;
         let live = Self::new(&exchange.message.id, &exchange.message.session_id);
         if let Some(reply) = &exchange.reply {
             live.text(&reply.text);
+        }
+        for file in files {
+            live.attachment(file);
         }
         live.finish(&end);
         Some(live)
@@ -229,7 +269,7 @@ impl Live {
         self.change(|log| {
             if log.progress != Some(progress) {
                 log.progress = Some(progress);
-                log.push("state", &json!({ "state": progress.name() }));
+                log.push(STATE, &json!({ "state": progress.name() }));
             }
         });
     }
@@ -259,7 +299,7 @@ impl Live {
     }
 
     /// Tells of a file.
-    pub fn attachment(&self, attachment: &astrfleet_core::attachment::Attachment) {
+    pub fn attachment(&self, attachment: &Attachment) {
         let data = json!({
             "attachment_id": attachment.id, "name": attachment.name, "media_type": attachment.media_type,
         });
@@ -270,7 +310,7 @@ impl Live {
         let (name, data) = match end {
             End::Done(message) => ("done", json!({ "message": message, "usage": message.usage })),
             End::Failed(failure) => ("failed", json!(Problem::of_failure(failure))),
-            End::Interrupted => ("interrupted", json!({ "message_id": self.message })),
+            End::Interrupted => (INTERRUPTED, json!({ "message_id": self.message })),
         };
         self.change(|log| {
             log.push(name, &data);
@@ -300,16 +340,17 @@ impl Live {
     /// Everything after `position`, as it comes, to the end.
     pub fn follow(self: Arc<Self>, position: Position) -> impl Stream<Item = Said> + Send + use<> {
         let changed = self.changed.subscribe();
-        stream::unfold((self, changed, position, false), async |(live, mut changed, mut position, over)| {
+        let cursor = Cursor { index: self.lock().index_after(position), position };
+        stream::unfold((self, changed, cursor, false), async |(live, mut changed, mut cursor, over)| {
             if over {
                 return None;
             }
             loop {
                 changed.borrow_and_update();
-                let said = live.lock().after(&mut position);
+                let said = live.lock().after(&mut cursor);
                 if let Some(said) = said {
                     let over = said.last;
-                    return Some((said, (live, changed, position, over)));
+                    return Some((said, (live, changed, cursor, over)));
                 }
                 changed.changed().await.ok()?;
             }

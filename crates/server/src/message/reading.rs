@@ -24,6 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for the end of an answer.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
+/// What is known of a message here.
+enum Known {
+    /// Its stream.
+    Stream(Arc<Live>),
+    /// It is not over, and not in memory.
+    Open(Box<Message>),
+}
+
 impl Service {
     /// A message of a session.
     ///
@@ -45,15 +53,12 @@ impl Service {
         message: &MessageId,
         position: Position,
     ) -> Result<impl Stream<Item = Said> + Send + use<>> {
-        let live = match self.lives.get(message) {
-            Some(live) => Some(live),
-            None => Live::rebuilt(&self.base.store.messages(tenant).exchange(message).await?).map(Arc::new),
-        };
+        let known = self.known(tenant, message).await?;
         let (service, tenant, message) = (self.clone(), tenant.clone(), message.clone());
         let found = async move {
-            match live {
-                Some(live) => live.follow(position).boxed(),
-                None => service.look_for(&tenant, &message, position).await,
+            match known {
+                Known::Stream(live) => live.follow(position).boxed(),
+                Known::Open(_) => service.look_for(&tenant, &message, position).await,
             }
         };
         Ok(stream::once(found).flatten())
@@ -65,16 +70,36 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub(super) async fn stream_here(&self, tenant: &TenantId, message: &MessageId) -> Result<Option<Arc<Live>>> {
+        match self.known(tenant, message).await? {
+            Known::Stream(live) => Ok(Some(live)),
+            Known::Open(open) => {
+                // Whoever asks has taken it in, perhaps, and was quicker than the bus.
+                self.queue_one(tenant, message).await?;
+                Ok(self.open_here(&open))
+            }
+        }
+    }
+
+    /// The stream of a message from memory, or from the store where the message is over.
+    async fn known(&self, tenant: &TenantId, message: &MessageId) -> Result<Known> {
         if let Some(live) = self.lives.get(message) {
-            return Ok(Some(live));
+            return Ok(Known::Stream(live));
         }
         let exchange = self.base.store.messages(tenant).exchange(message).await?;
-        if let Some(live) = Live::rebuilt(&exchange) {
-            return Ok(Some(Arc::new(live)));
+        let attachments = self.base.store.attachments(tenant);
+        let mut files = Vec::new();
+        for id in exchange.reply.iter().flat_map(|reply| &reply.attachments) {
+            match attachments.get(id).await {
+                Ok(file) => files.push(file),
+                // It was erased since: the answer is told without it.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
-        // Whoever asks has taken it in, perhaps, and was quicker than the bus.
-        self.queue_one(tenant, message).await?;
-        Ok(self.open_here(&exchange.message))
+        Ok(match Live::rebuilt(&exchange, &files) {
+            Some(live) => Known::Stream(Arc::new(live)),
+            None => Known::Open(Box::new(exchange.message)),
+        })
     }
 
     /// The stream of a message that waits or is served here.
@@ -112,11 +137,7 @@ impl Service {
         message: &MessageId,
         position: Position,
     ) -> Result<Option<BoxStream<'static, Said>>> {
-        let live = match self.lives.get(message) {
-            Some(live) => Some(live),
-            None => Live::rebuilt(&self.base.store.messages(tenant).exchange(message).await?).map(Arc::new),
-        };
-        if let Some(live) = live {
+        if let Known::Stream(live) = self.known(tenant, message).await? {
             return Ok(Some(live.follow(position).boxed()));
         }
         Ok(match self.whereabouts(tenant).await? {
@@ -139,8 +160,8 @@ impl Service {
             loop {
                 if let Some(live) = self.lives.get(message) {
                     live.ended().await;
-                    return messages.exchange(message).await;
                 }
+                // A stream may have ended here, and its message goes on elsewhere.
                 let exchange = messages.exchange(message).await?;
                 if exchange.message.state.is_final() || self.draining.is_cancelled() {
                     return Ok(exchange);

@@ -15,7 +15,7 @@ use astrfleet_server::{
     auth::NewApiKey,
     message::{accept::Words, live::Said},
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt, poll};
 use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -226,6 +226,33 @@ fn a_process_that_ends_in_order_hands_its_queues_over_at_once() {
     assert!(is_owner(&other, &tenant));
     assert_eq!(asked(&world), ["Hi", "Ho"]);
     other.end();
+}
+
+/// The queue is lost where somebody waits, and the answer comes where it is then.
+#[test]
+fn who_waits_for_an_answer_waits_on_when_its_queue_is_lost() {
+    let world = world().with_bus();
+    let (owner, other, tenant, session) = two(&world);
+    world.fleet.script(|_, _| half_an_answer());
+    let id = owner.send(&tenant, &session, "Hi");
+    owner.until(&tenant.id, &id, State::Streaming);
+    let (service, of, message) = (Arc::clone(&owner.app.message), tenant.id.clone(), id.clone());
+    let mut wait = async move { service.wait(&of, &message, Duration::from_mins(1)).await.unwrap() }.boxed();
+    owner.run(async |_| assert!(poll!(&mut wait).is_pending()));
+    let mut stream = owner.run(async |app| {
+        app.message.stream(&tenant.id, &id, "0-0".parse().unwrap()).await.unwrap().collect::<Vec<_>>().boxed()
+    });
+    owner.run(async |_| assert!(poll!(&mut stream).is_pending()));
+    let frozen = owner.freeze();
+    until(|| is_owner(&other, &tenant));
+    frozen.thaw();
+    // Only when the stream here has ended does the answer come.
+    assert_eq!(owner.run(async |_| stream.await).last().unwrap().name, "interrupted");
+    world.fleet.let_on.add_permits(1);
+    let exchange = owner.run(async |_| wait.await);
+    assert_eq!((exchange.message.state, exchange.reply.unwrap().text.as_str()), (State::Done, "Hello you"));
+    other.end();
+    owner.end();
 }
 
 /// What a process does that was stopped in the middle of an answer, for longer than its lease.

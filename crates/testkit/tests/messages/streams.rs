@@ -23,6 +23,7 @@ fn resumes_everywhere(platform: &Platform, tenant: &TenantId, message: &MessageI
         assert_eq!(text(seen) + &text(&rest), "Hello you", "after {id}");
         assert_eq!(rest.last().unwrap().name, "done");
         assert!(rest.iter().all(|said| said.name != "accepted"), "{rest:?}");
+        assert!(rest.iter().filter(|said| said.name == "state").count() < 3, "those of before are no news: {rest:?}");
     }
 }
 
@@ -53,6 +54,35 @@ fn a_stream_goes_on_after_every_one_of_its_events() {
     platform.end();
     let platform = world.start();
     resumes_everywhere(&platform, &tenant.id, &id, &stream);
+    platform.end();
+}
+
+/// Also to whoever has seen other states on the way than those that can be told.
+#[test]
+fn files_are_told_from_the_store_too() {
+    let world = World::new();
+    let (platform, tenant, session) = world.ready();
+    world.fleet.script(|_, _| {
+        let files = vec![Act::File("1.txt"), Act::File("2.txt"), Act::Complete("Hello you"), Act::Save("Hello you")];
+        [vec![Act::Receive, Act::Say("Hello you")], files].concat()
+    });
+    let id = platform.send(&tenant, &session, "Hi");
+    let stream = platform.stream(&tenant.id, &id, None);
+    let told = |said: &[Said]| {
+        let of = |said: &Said| said.name != "delta" && said.name != "state";
+        said.iter().filter(|said| of(said)).map(|said| (said.name, said.data.clone())).collect::<Vec<_>>()
+    };
+    let whole = told(&stream);
+    let names: Vec<_> = whole.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["accepted", "attachment", "attachment", "done"]);
+    platform.end();
+    let platform = world.start();
+    assert_eq!(told(&platform.stream(&tenant.id, &id, None)), whole);
+    for cut in 1..stream.len() {
+        let rest = platform.stream(&tenant.id, &id, Some(&stream[cut - 1].id));
+        let both = [&stream[..cut], &rest[..]].concat();
+        assert_eq!((text(&both).as_str(), told(&both)), ("Hello you", whole.clone()), "after {}", stream[cut - 1].id);
+    }
     platform.end();
 }
 
