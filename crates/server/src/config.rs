@@ -202,6 +202,10 @@ pub struct MessageConfig {
     pub lease_life_ms: u64,
     /// How long an answer under an `Idempotency-Key` is kept.
     pub idempotency_ttl_s: u64,
+    /// Files that come in at the same moment, in each process; more are refused for now.
+    pub concurrent_uploads: u32,
+    /// The same of one tenant.
+    pub concurrent_uploads_per_tenant: u32,
 }
 
 /// Section `[events]`.

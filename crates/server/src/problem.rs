@@ -88,6 +88,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ),
     ("not_sent", 502, "The IM platform, or the bot, did not take this. `detail` says what is known; send it again."),
     ("attachment_missing", 404, "The content of a file of this message is gone. Upload it again."),
+    ("files_unavailable", 503, "The files of this message could not be read in time. Send the message again."),
     ("stopped", 409, "Somebody stopped this message before there was an answer."),
     ("blocked", 403, "This message is not let through to the bot: its end user is blocked, for instance."),
 ];

@@ -3,16 +3,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use astrfleet_core::{Error, policy::Role, tenant::Tenant};
+use astrfleet_core::{Error, page::PageRequest, policy::Role, tenant::Tenant};
 use astrfleet_testkit::app::{Answer, Caller, TestApp};
 use axum::{
     body::{Body, to_bytes},
     http::{Method, Request},
 };
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 const SSE: (&str, &str) = ("accept", "text/event-stream");
 
@@ -204,12 +214,7 @@ async fn upload(app: &TestApp, caller: &Caller, part: &str, name: &str, content:
         "--edge\r\ncontent-disposition: form-data; name=\"{part}\"; filename=\"{name}\"\r\ncontent-type: text/plain\r\n\r\n"
     );
     let body = [head.as_bytes(), content, b"\r\n--edge--\r\n"].concat();
-    let request = Request::post("/api/v1/tenants/acme/attachments")
-        .header("content-type", "multipart/form-data; boundary=edge")
-        .header("authorization", format!("Bearer {}", caller.credential.as_ref().unwrap().expose_secret()))
-        .body(Body::from(body))
-        .unwrap();
-    let (parts, body) = app.raw(request).await.into_parts();
+    let (parts, body) = app.raw(form(caller, Body::from(body))).await.into_parts();
     let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
     let json = serde_json::from_str(&text).unwrap_or(Value::Null);
     Answer { status: parts.status.as_u16(), headers: parts.headers, json, text }
@@ -251,6 +256,98 @@ async fn a_file_is_stored_read_and_sent() {
     let stranger = app.member(&other, Role::Owner).await;
     app.get(&stranger, &format!("/tenants/other/attachments/{id}")).await.expect(404);
     app.post(&agent, "/tenants/acme/attachments", json!({})).await.expect(415);
+}
+
+const PIECE: usize = 64 * 1024;
+
+/// A form of which more comes for as long as somebody reads it; how many pieces were read is counted.
+fn endless_form(caller: &Caller, head: &'static [u8]) -> (Request<Body>, Arc<AtomicUsize>) {
+    let read = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&read);
+    let pieces = stream::iter(std::iter::repeat_n(Bytes::from(vec![b'x'; PIECE]), 10_000)).map(move |piece| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok::<_, std::io::Error>(piece)
+    });
+    let body = Body::from_stream(stream::iter([Ok(Bytes::from_static(head))]).chain(pieces));
+    (form(caller, body), read)
+}
+
+fn form(caller: &Caller, body: Body) -> Request<Body> {
+    Request::post("/api/v1/tenants/acme/attachments")
+        .header("content-type", "multipart/form-data; boundary=edge")
+        .header("authorization", format!("Bearer {}", caller.credential.as_ref().unwrap().expose_secret()))
+        .body(body)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_form_without_an_end_is_not_kept_in_memory() {
+    let app = TestApp::configured(|config| config.gateway.max_attachment_bytes = 1_000).await;
+    let (_, agent, _) = ready(&app).await;
+    let endless_head = b"--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"";
+    let other_part = b"--edge\r\ncontent-disposition: form-data; name=\"other\"\r\n\r\n";
+    for head in [&b"no edge"[..], &endless_head[..], &other_part[..]] {
+        let (request, read) = endless_form(&agent, head);
+        let refused = app.raw(request).await;
+        assert_eq!(refused.status().as_u16(), 413, "{:?}", String::from_utf8_lossy(head));
+        assert!(read.load(Ordering::SeqCst) < 40, "little more than the megabyte that a form may have");
+    }
+    upload(&app, &agent, "file", "a.txt", &[b'x'; 1_000]).await.expect(201);
+}
+
+#[tokio::test]
+async fn who_uploads_too_much_at_once_waits_and_half_a_file_is_none() {
+    let app = Arc::new(TestApp::configured(|config| config.message.concurrent_uploads_per_tenant = 1).await);
+    let (tenant, agent, _) = ready(&app).await;
+    let (send, pieces) = mpsc::channel::<std::io::Result<Bytes>>(1);
+    let request = form(&agent, Body::from_stream(ReceiverStream::new(pieces)));
+    let head = b"--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nhalf a file";
+    send.send(Ok(Bytes::from_static(head))).await.unwrap();
+    let uploading = Arc::clone(&app);
+    let first = tokio::spawn(async move { uploading.raw(request).await });
+    // What it has sent was read: it has the place.
+    drop(send.reserve().await.unwrap());
+    let refused = upload(&app, &agent, "file", "a.txt", b"x").await.expect(429);
+    assert!(!refused.header("retry-after").is_empty());
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let second = tokio::time::timeout(Duration::from_mins(1), async {
+        loop {
+            let second = upload(&app, &agent, "file", "b.txt", b"x").await;
+            if second.status != 429 {
+                return second;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    second.await.unwrap().expect(201);
+    assert_eq!(app.app.store.attachments(&tenant.id).total_bytes().await.unwrap(), 1, "the whole one alone");
+}
+
+#[tokio::test]
+async fn a_tenant_is_told_when_its_storage_is_nearly_used() {
+    let app = TestApp::configured(|config| {
+        if let Some(plan) = config.plans.get_mut("free") {
+            plan.storage_bytes = 1_000;
+        }
+    })
+    .await;
+    let (tenant, agent, _) = ready(&app).await;
+    let told = async || {
+        let entries = app.app.store.audit(Some(&tenant.id)).list(&PageRequest::first()).await.unwrap().items;
+        let told = entries.into_iter().filter(|entry| entry.detail["quota"] == "storage_bytes");
+        told.map(|entry| entry.action).collect::<Vec<_>>()
+    };
+    upload(&app, &agent, "file", "a.txt", &[b'x'; 799]).await.expect(201);
+    assert!(told().await.is_empty());
+    upload(&app, &agent, "file", "b.txt", b"x").await.expect(201);
+    tokio::time::timeout(Duration::from_mins(1), async {
+        while told().await != ["quota.warning"] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

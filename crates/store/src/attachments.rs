@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::{
     db::Db,
     scope::Scope,
-    statement::{affected, read, statements},
+    statement::{read, run, statements, transaction},
     values::{read_id, read_number},
 };
 
@@ -26,6 +26,9 @@ pub(crate) use attachment_columns;
 
 statements! {
     "attachment";
+    /// Whoever stores a file holds the row of its tenant until that is done: they come one after the other, so that each
+    /// finds in [`TOTAL_BYTES`] what came before it. Nobody else waits for them but who changes the tenant.
+    TAKE_TURN = "attachment.take_turn", "UPDATE tenants SET version = version WHERE id = $1 RETURNING id";
     INSERT = "attachment.insert", concat!("INSERT INTO attachments (", attachment_columns!(), ")
         VALUES ($1, $2, $3, $4, $5, $6, $7)");
     GET = "attachment.get",
@@ -76,23 +79,31 @@ impl Row {
 
 #[async_trait]
 impl Attachments for AttachmentRows {
-    async fn insert(&self, attachment: &Attachment) -> Result<()> {
+    async fn insert(&self, attachment: &Attachment, most_bytes: u64) -> Result<Option<u64>> {
         let size = i64::try_from(attachment.size).map_err(Error::internal)?;
-        affected!(
-            &self.db,
-            Scope::Tenant(&self.tenant),
-            INSERT,
-            sqlx::query(INSERT.sql)
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
+            let turn = sqlx::query_scalar::<_, String>(TAKE_TURN.sql).bind(self.tenant.as_str());
+            if run(&TAKE_TURN, turn.fetch_all(&mut *connection)).await?.is_empty() {
+                return Err(Error::NotFound { what: "tenant" });
+            }
+            let total = sqlx::query_scalar::<_, i64>(TOTAL_BYTES.sql).bind(self.tenant.as_str());
+            let before: u64 =
+                read_number("attachments.total_bytes", run(&TOTAL_BYTES, total.fetch_one(&mut *connection)).await?)?;
+            let with_it = before.saturating_add(attachment.size);
+            if with_it > most_bytes {
+                return Ok(None);
+            }
+            let insert = sqlx::query(INSERT.sql)
                 .bind(self.tenant.as_str())
                 .bind(attachment.id.as_str())
                 .bind(&attachment.name)
                 .bind(&attachment.media_type)
                 .bind(size)
                 .bind(&attachment.sha256)
-                .bind(attachment.created_at.micros())
-        )
-        .map_err(|failed| failed.or_missing("tenant"))?;
-        Ok(())
+                .bind(attachment.created_at.micros());
+            run(&INSERT, insert.execute(&mut *connection)).await?;
+            Ok(Some(with_it))
+        })
     }
 
     async fn get(&self, id: &AttachmentId) -> Result<Attachment> {

@@ -159,8 +159,12 @@ pub trait Messages: Send + Sync {
 /// Attachments of one tenant.
 #[async_trait]
 pub trait Attachments: Send + Sync {
-    /// Stores a new one.
-    async fn insert(&self, attachment: &Attachment) -> Result<()>;
+    /// Stores a new one, unless all together are then more than `most_bytes`; of several at the same moment, each finds those
+    /// before it. Returns the bytes of all with it; none where it was not stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] for the tenant.
+    async fn insert(&self, attachment: &Attachment, most_bytes: u64) -> Result<Option<u64>>;
     /// # Errors
     /// [`crate::Error::NotFound`].
     async fn get(&self, id: &AttachmentId) -> Result<Attachment>;

@@ -17,6 +17,7 @@ use super::{
     Service,
     answer::{Answer, Finding, Step},
     ending::{Whole, failure},
+    files::Brought,
     live::{End, Live, Progress},
     owners::Held,
     queue::Turn,
@@ -212,17 +213,9 @@ impl Service {
             }
         };
         let client = self.base.bots.client(&access);
-        let attachments = match self.give_files(&*client, &delivery.end_user, message).await {
-            Ok(given) => given,
-            Err(Error::NotFound { .. }) => {
-                let missing = failure("attachment_missing", "a file of this message is gone: upload it again");
-                self.failed(held, message, missing).await?;
-                return Ok(Next::Ended);
-            }
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "a bot did not take a file");
-                return Ok(Next::Again);
-            }
+        let attachments = match self.bring_files(turn, held, &*client, &delivery).await? {
+            Brought::All(attachments) => attachments,
+            Brought::Not(next) => return Ok(next),
         };
         if held.over.is_cancelled() {
             return Ok(Next::LeftAsItIs);
@@ -427,7 +420,7 @@ impl Service {
             _ => said(answer.text()),
         };
         chat.held.must_be_in_time()?;
-        let files = self.take_files(chat.client, &chat.delivery.end_user, message, &answer.files).await;
+        let files = self.take_files(chat.held, chat.client, &chat.delivery.end_user, message, &answer.files).await;
         self.answered(chat.held, message, Whole { files, ..whole }).await.map(|_| ())
     }
 

@@ -1,6 +1,9 @@
 //! Files that go with messages: those of the tenant, which bots get, and those of the bots, which the tenant gets.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use astrfleet_core::{
     Error, Result,
@@ -8,19 +11,50 @@ use astrfleet_core::{
     chat::BotAttachment,
     id::AttachmentId,
     message::Message,
-    ports::{BlobStream, BotClient},
+    ports::{BlobStream, BotClient, Delivery},
     quota::Kind,
     tenant::Tenant,
 };
 use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt};
+use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
-use super::Service;
-use crate::{problem::chain, quota::notices::Seen};
+use super::{
+    Service,
+    deliver::{Next, stopped},
+    ending::failure,
+    owners::Held,
+    queue::Turn,
+};
+use crate::{config::seconds, problem::chain, quota::notices::Seen};
 
 /// Characters of a file's name.
 const MAX_NAME_CHARS: usize = 200;
+/// The wait before files are read once more; it grows with each time, up to this.
+const FILES_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const FILES_AGAIN_MAX: Duration = Duration::from_secs(2);
+/// The wait before a file of an answer is taken once more, where it could not be stored.
+const TAKE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long that may go on for all files of an answer: whoever reads it has its text, and waits for its end alone.
+const TAKE_MAX: Duration = Duration::from_secs(20);
+
+/// What came of giving the bot the files of a message.
+pub(super) enum Brought {
+    All(Vec<BotAttachment>),
+    Not(Next),
+}
+
+/// Why a bot has not got the files of a message.
+enum NotGiven {
+    /// One is gone.
+    Missing,
+    /// They cannot be read now.
+    Away(Error),
+    /// The bot did not take one.
+    Refused(Error),
+}
 
 /// A file's name without any folder and without anything that a file system or a header could stumble over.
 #[must_use]
@@ -71,6 +105,20 @@ impl Service {
         said: Option<&str>,
         content: BlobStream,
     ) -> Result<Attachment> {
+        // A task of its own: whoever sends a file may hang up when its content is stored and no row says so yet.
+        let (service, tenant) = (self.clone(), tenant.clone());
+        let (name, said) = (name.to_owned(), said.map(str::to_owned));
+        let work = async move { service.keep_file_now(&tenant, &name, said.as_deref(), content).await };
+        self.base.tasks.spawn(work.in_current_span()).await.map_err(Error::internal)?
+    }
+
+    async fn keep_file_now(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        said: Option<&str>,
+        content: BlobStream,
+    ) -> Result<Attachment> {
         let files = self.base.store.attachments(&tenant.id);
         let amount = self.tenants.plan(tenant)?.storage();
         let (limit, used) = (amount.hard(), files.total_bytes().await?);
@@ -92,8 +140,13 @@ impl Service {
             .inspect_ok(move |piece| summing.lock().unwrap_or_else(PoisonError::into_inner).update(piece))
             .boxed();
         let size = match self.base.blobs.put(&key, content, max_bytes.min(left)).await {
+            Ok(size) => size,
             Err(Error::TooLarge { .. }) if left < max_bytes => return Err(used_up()),
-            stored => stored?,
+            Err(error) => {
+                // It may be stored all the same, where only the answer was lost.
+                self.drop_content(&key).await;
+                return Err(error);
+            }
         };
         let sum = sum.lock().unwrap_or_else(PoisonError::into_inner).clone().finish();
         let name = clean_name(name);
@@ -106,56 +159,142 @@ impl Service {
             sha256: sum.as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
             created_at: self.base.clock.now(),
         };
-        if let Err(error) = files.insert(&attachment).await {
-            // Content without a row is seen by nobody. If this fails too, the tenant's erasure removes it.
-            self.base.blobs.delete(&key).await.ok();
-            return Err(error);
-        }
+        let used = match files.insert(&attachment, limit).await {
+            Ok(Some(used)) => used,
+            // Others came in while this one did.
+            Ok(None) => {
+                self.drop_content(&key).await;
+                return Err(used_up());
+            }
+            Err(error) => match files.get(&attachment.id).await {
+                Ok(_) => used.saturating_add(size),
+                Err(Error::NotFound { .. }) => {
+                    self.drop_content(&key).await;
+                    return Err(error);
+                }
+                // It has a row, perhaps, which then has its content. If not, the tenant's erasure removes it.
+                Err(_) => return Err(error),
+            },
+        };
         self.daily.purses().notices().look(Seen {
             tenant: tenant.id.clone(),
             name: Kind::StorageBytes.name().to_owned(),
             kind: Kind::StorageBytes,
             period: Kind::StorageBytes.period(attachment.created_at),
             amount,
-            used: used.saturating_add(size),
+            used,
         });
         Ok(attachment)
     }
 
-    /// Gives a bot the files of a message.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] where a file is gone; [`Error::Unavailable`] where the bot does not take it.
-    pub(super) async fn give_files(
+    /// Content without a row is seen by nobody. If this fails too, the tenant's erasure removes it.
+    async fn drop_content(&self, key: &str) {
+        if let Err(error) = self.base.blobs.delete(key).await {
+            tracing::info!(
+                error = chain(&error),
+                "the content of a file that was not kept stays until its tenant is erased"
+            );
+        }
+    }
+
+    /// Gives a bot the files of a message, after those that it was `given` before.
+    async fn give_files(
         &self,
         client: &dyn BotClient,
         end_user: &str,
         message: &Message,
-    ) -> Result<Vec<BotAttachment>> {
-        let mut given = Vec::with_capacity(message.attachments.len());
-        for id in &message.attachments {
-            let file = self.base.store.attachments(&message.tenant_id).get(id).await?;
-            let mut content = self.base.blobs.get(&file.blob_key()).await?;
-            let mut bytes = BytesMut::new();
-            while let Some(piece) = content.next().await {
-                bytes.extend_from_slice(&piece.map_err(|error| Error::unavailable("the storage of files", error))?);
-            }
-            given.push(client.upload(end_user, &file.name, &file.media_type, Bytes::from(bytes)).await?);
+        given: &mut Vec<BotAttachment>,
+    ) -> Result<(), NotGiven> {
+        for id in message.attachments.iter().skip(given.len()) {
+            let (file, content) = self.read_file(message, id).await.map_err(|error| match error {
+                Error::NotFound { .. } => NotGiven::Missing,
+                error => NotGiven::Away(error),
+            })?;
+            let upload = client.upload(end_user, &file.name, &file.media_type, content);
+            given.push(upload.await.map_err(NotGiven::Refused)?);
         }
-        Ok(given)
+        Ok(())
     }
 
-    /// Takes the files of an answer from the bot. One that cannot be had is missing in the answer: the text counts more.
+    /// Gives the bot the files of a message. As long as they cannot be read, the message waits as it does for a bot.
+    pub(super) async fn bring_files(
+        &self,
+        turn: &Turn,
+        held: &Held,
+        client: &dyn BotClient,
+        delivery: &Delivery,
+    ) -> Result<Brought> {
+        let message = &delivery.message;
+        let until = Instant::now() + seconds(self.base.config.message.wait_for_bot_s);
+        let (mut given, mut tries) = (Vec::new(), 0_u32);
+        loop {
+            let failure = match self.give_files(client, &delivery.end_user, message, &mut given).await {
+                Ok(()) => return Ok(Brought::All(given)),
+                Err(NotGiven::Refused(error)) => {
+                    tracing::warn!(error = chain(&error), "a bot did not take a file");
+                    return Ok(Brought::Not(Next::Again));
+                }
+                Err(NotGiven::Missing) => {
+                    failure("attachment_missing", "a file of this message is gone: upload it again")
+                }
+                Err(NotGiven::Away(error)) => {
+                    if tries == 0 {
+                        tracing::warn!(error = chain(&error), "a message waits for its files, which cannot be read");
+                    }
+                    if Instant::now() < until {
+                        tries += 1;
+                        tokio::select! {
+                            () = held.over.cancelled() => return Ok(Brought::Not(Next::LeftAsItIs)),
+                            () = turn.left.cancelled() => return Ok(Brought::Not(Next::LeftAsItIs)),
+                            () = turn.stop.cancelled() => stopped(),
+                            () = sleep(FILES_AGAIN_AFTER.saturating_mul(tries).min(FILES_AGAIN_MAX)) => continue,
+                        }
+                    } else {
+                        failure(
+                            "files_unavailable",
+                            "the storage of files did not answer in time: send the message again",
+                        )
+                    }
+                }
+            };
+            self.failed(held, message, failure).await?;
+            return Ok(Brought::Not(Next::Ended));
+        }
+    }
+
+    async fn read_file(&self, message: &Message, id: &AttachmentId) -> Result<(Attachment, Bytes)> {
+        let file = self.base.store.attachments(&message.tenant_id).get(id).await?;
+        let mut content = self.base.blobs.get(&file.blob_key()).await?;
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = content.next().await {
+            bytes.extend_from_slice(&piece.map_err(|error| Error::unavailable("the storage of files", error))?);
+        }
+        Ok((file, bytes.freeze()))
+    }
+
+    /// Takes the files of an answer from the bot. One that cannot be had is missing in the answer, since the text counts
+    /// more; one that cannot be stored now is taken again for a while before.
     pub(super) async fn take_files(
         &self,
+        held: &Held,
         client: &dyn BotClient,
         end_user: &str,
         message: &Message,
         references: &[String],
     ) -> Vec<AttachmentId> {
         let mut taken = Vec::with_capacity(references.len());
+        let until = Instant::now() + TAKE_MAX;
         for reference in references {
-            match self.take_file(client, end_user, message, reference).await {
+            let outcome = loop {
+                match self.take_file(client, end_user, message, reference).await {
+                    Err(error @ Error::Unavailable { .. }) if Instant::now() < until && held.is_in_time() => {
+                        tracing::debug!(error = chain(&error), "a file of an answer is taken again");
+                        sleep(TAKE_AGAIN_AFTER).await;
+                    }
+                    outcome => break outcome,
+                }
+            };
+            match outcome {
                 Ok(attachment) => {
                     if let Some(live) = self.lives.get(&message.id) {
                         live.attachment(&attachment);

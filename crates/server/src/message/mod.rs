@@ -23,6 +23,7 @@ mod remote;
 mod repair;
 mod say;
 mod take_over;
+mod uploads;
 mod waiting;
 
 pub use daily::Taken as Counted;
@@ -81,6 +82,7 @@ pub struct Service {
     lives: Arc<live::Lives>,
     daily: Arc<daily::Daily>,
     repairs: Arc<repair::Repairs>,
+    uploads: Arc<uploads::Uploads>,
     /// Its loops run: before that, nothing is delivered.
     delivers: Arc<AtomicBool>,
     draining: CancellationToken,
@@ -105,6 +107,10 @@ impl Service {
         Self {
             owners: Arc::new(owners::Owners::new(holder, life)),
             lives: Arc::new(live::Lives::new(seconds(base.config.message.stream_memory_s))),
+            uploads: Arc::new(uploads::Uploads::new(
+                base.config.message.concurrent_uploads,
+                base.config.message.concurrent_uploads_per_tenant,
+            )),
             draining: base.stop.child_token(),
             daily: Arc::new(daily::Daily::new(&base)),
             base,
@@ -132,6 +138,14 @@ impl Service {
         }
         self.lives.interrupt_all();
         self.release_all().await;
+    }
+
+    /// Takes a place for a file that is to come in.
+    ///
+    /// # Errors
+    /// [`astrfleet_core::Error::TooMany`].
+    fn begin_upload(&self, tenant: &TenantId) -> astrfleet_core::Result<uploads::Place> {
+        self.uploads.take(tenant)
     }
 
     fn delivers(&self) -> bool {

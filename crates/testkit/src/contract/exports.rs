@@ -99,7 +99,7 @@ pub async fn all(store: &dyn Store, make: &Make) {
         accepted(store, one).await;
     }
     let file = attachment(make.ids.attachment(), &tenant, 5);
-    store.attachments(&tenant).insert(&file).await.unwrap();
+    store.attachments(&tenant).insert(&file, u64::MAX).await.unwrap();
     assert_eq!((ours.total().await.unwrap(), theirs.total().await.unwrap()), (4, 0));
     assert_eq!(ours.messages(None, 2).await.unwrap(), said[..2]);
     assert_eq!(ours.messages(Some(&said[1].id), 2).await.unwrap(), said[2..]);

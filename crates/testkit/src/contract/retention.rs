@@ -56,7 +56,7 @@ pub async fn all(store: &dyn Store, make: &Make) {
 
     let files: Vec<AttachmentId> = (0..3).map(|_| make.ids.attachment()).collect();
     for file in &files {
-        store.attachments(&tenant).insert(&attachment(file.clone(), &tenant, 1)).await.unwrap();
+        store.attachments(&tenant).insert(&attachment(file.clone(), &tenant, 1), u64::MAX).await.unwrap();
     }
     assert_eq!(ours.attachments(files[2].as_str(), 9).await.unwrap(), files[..2]);
     assert_eq!(ours.attachments("att_g", 1).await.unwrap(), files[..1]);

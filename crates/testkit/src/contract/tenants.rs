@@ -165,7 +165,7 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
     assert!(store.bridge(tenant).take_in(brought).await.unwrap().is_new);
     store.exports(tenant).insert(&exports::export(make, tenant, NOW)).await.unwrap();
     let attachment = attachments::attachment(make.ids.attachment(), tenant, 1);
-    store.attachments(tenant).insert(&attachment).await.unwrap();
+    store.attachments(tenant).insert(&attachment, u64::MAX).await.unwrap();
     store.blocklist(tenant).put(&blocklist::block(make, None, "mallory", None)).await.unwrap();
     assert!(store.search(tenant).add(&search::block(&asked.id, &asked.id, &["erased"])).await.unwrap());
     let webhook = webhooks::stored_webhook(store, make, tenant).await;

@@ -5,6 +5,7 @@
 
 mod bots;
 mod delivery;
+mod files;
 mod overtaken;
 mod repair;
 mod replicas;

@@ -40,7 +40,10 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::bots::{Fleet, FleetPorts};
+use crate::{
+    bots::{Fleet, FleetPorts},
+    files::{Moods, MoodyBlobs},
+};
 
 /// Threads of a platform.
 const WORKERS: usize = 2;
@@ -81,6 +84,8 @@ pub struct World {
     pub fleet: Arc<Fleet>,
     pub ids: Ids,
     pub config: serde_json::Value,
+    /// How the storage of files does.
+    pub moods: Arc<Moods>,
     /// Where there is one, all platforms are on it: events arrive. Otherwise each is told what it did itself, alone.
     bus: Option<Arc<MemoryBus>>,
     database: Option<Database>,
@@ -99,6 +104,7 @@ impl World {
             clock,
             rng,
             config: config(),
+            moods: Arc::default(),
             bus: None,
             database: None,
             bots,
@@ -121,6 +127,11 @@ impl World {
     pub fn set(mut self, pointer: &str, value: serde_json::Value) -> Self {
         *self.config.pointer_mut(pointer).unwrap() = value;
         self
+    }
+
+    /// Where files lie.
+    pub fn blobs_folder(&self) -> std::path::PathBuf {
+        self.folder.path().join("blobs")
     }
 
     /// Writes to the database, SQLite's, until [`World::release_the_writer`]: everybody else waits.
@@ -172,7 +183,10 @@ impl World {
                 store: Arc::new(db),
                 bus: self.bus.clone().unwrap_or_else(|| Arc::new(MemoryBus::new(1_000))),
                 limiter: Arc::new(MemoryLimiter::new(Arc::clone(&clock), 1_000)),
-                blobs: Arc::new(FolderBlobs::open(&self.folder.path().join("blobs")).unwrap()),
+                blobs: Arc::new(MoodyBlobs {
+                    folder: FolderBlobs::open(&self.blobs_folder()).unwrap(),
+                    moods: Arc::clone(&self.moods),
+                }),
                 runtime: Arc::new(FleetPorts(Arc::clone(&self.fleet))),
                 bots: Arc::new(FleetPorts(Arc::clone(&self.fleet))),
                 clock,

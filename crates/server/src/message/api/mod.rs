@@ -27,8 +27,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(send::handler, list::handler))
         .routes(routes!(get::handler))
         .routes(routes!(stop::handler))
-        // The body is limited while it is read, by the configured size of an attachment.
-        .merge(OpenApiRouter::new().routes(routes!(upload::handler)).layer(axum::extract::DefaultBodyLimit::disable()))
+        .routes(routes!(upload::handler))
         .routes(routes!(download::handler))
 }
 

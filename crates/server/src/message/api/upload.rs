@@ -1,26 +1,34 @@
 //! `POST /api/v1/tenants/{tenant}/attachments`: a file that will go with a message.
 
-use astrfleet_core::{Error, attachment::Attachment};
+use std::io;
+
+use astrfleet_core::{Error, attachment::Attachment, ports::BlobStream};
 use axum::{
     Json,
     extract::{
-        Multipart, State,
-        multipart::{Field, MultipartError, MultipartRejection},
+        DefaultBodyLimit, FromRequest, Multipart, Request, State,
+        multipart::{Field, MultipartError},
     },
     http::StatusCode,
 };
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     app::App,
     extract::{InTenant, may},
+    message::uploads::Place,
     problem::Problem,
 };
 
 /// Pieces between the network and the storage.
 const PIECES_AHEAD: usize = 4;
+/// What a form may have beside its file. Before the first boundary, and in a part's head, all of it is kept in memory.
+const FORM_BYTES_MAX: u64 = 1 << 20;
+
+/// A piece of a file; none is its end.
+type Piece = Option<io::Result<Bytes>>;
 
 /// A form with one file.
 #[derive(utoipa::ToSchema)]
@@ -50,18 +58,21 @@ pub(super) struct UploadForm {
 pub(super) async fn handler(
     State(app): State<App>,
     caller: InTenant<may::AttachmentWrite>,
-    form: Result<Multipart, MultipartRejection>,
+    mut request: Request,
 ) -> Result<(StatusCode, Json<Attachment>), Problem> {
     caller.tenant.must_be_served()?;
-    let mut form = form.map_err(|_| {
+    let place = app.message.begin_upload(&caller.tenant.id)?;
+    let most = app.config.gateway.max_attachment_bytes.saturating_add(FORM_BYTES_MAX);
+    DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)).apply(&mut request);
+    let mut form = Multipart::from_request(request, &app).await.map_err(|_| {
         Problem::new(
             "unsupported_media_type",
             "send the file as a form: `Content-Type: multipart/form-data; boundary=…`",
         )
     })?;
-    while let Some(field) = form.next_field().await.map_err(|error| broken(&error))? {
+    while let Some(field) = form.next_field().await.map_err(|error| broken(&error, most))? {
         if field.name() == Some("file") {
-            return Ok((StatusCode::CREATED, Json(store(&app, &caller, field).await?)));
+            return Ok((StatusCode::CREATED, Json(store(&app, &caller, field, most, place).await?)));
         }
     }
     Err(Error::invalid("file", "is missing: send a part of this name").into())
@@ -71,6 +82,8 @@ async fn store(
     app: &App,
     caller: &InTenant<may::AttachmentWrite>,
     mut field: Field<'_>,
+    most: u64,
+    place: Place,
 ) -> Result<Attachment, Problem> {
     let name = field.file_name().unwrap_or_default().to_owned();
     let said = field.content_type().map(str::to_owned);
@@ -78,26 +91,45 @@ async fn store(
     let read = async move {
         loop {
             let piece = match field.chunk().await {
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    // The storage takes no more, and says why.
+                    pieces.send(None).await.ok();
+                    return Ok(());
+                }
                 Ok(Some(piece)) => Ok(piece),
                 Err(error) => Err(error),
             };
-            let failed = piece.as_ref().err().map(broken);
-            let sent = pieces.send(piece.map_err(|error| std::io::Error::other(error.to_string()))).await;
+            let failed = piece.as_ref().err().map(|error| broken(error, most));
+            let sent = pieces.send(Some(piece.map_err(|error| io::Error::other(error.to_string())))).await;
             match failed {
                 Some(problem) => return Err(problem),
-                // The storage takes no more, and says why.
                 None if sent.is_err() => return Ok(()),
                 None => {}
             }
         }
     };
-    let keep = app.message.keep_file(&caller.tenant, &name, said.as_deref(), ReceiverStream::new(content).boxed());
+    let keep = app.message.keep_file(&caller.tenant, &name, said.as_deref(), whole(content, place));
     let (read, kept) = tokio::join!(read, keep);
     read?;
     Ok(kept?)
 }
 
-fn broken(error: &MultipartError) -> Problem {
+/// A file as it comes. Where its pieces stop before its end was told, whoever sent it has gone: half a file is none.
+fn whole(pieces: mpsc::Receiver<Piece>, place: Place) -> BlobStream {
+    let read = stream::unfold(Some((pieces, place)), async |reading| {
+        let (mut pieces, place) = reading?;
+        match pieces.recv().await {
+            Some(Some(piece)) => Some((piece, Some((pieces, place)))),
+            Some(None) => None,
+            None => Some((Err(io::ErrorKind::UnexpectedEof.into()), None)),
+        }
+    });
+    read.boxed()
+}
+
+fn broken(error: &MultipartError, most: u64) -> Problem {
+    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return Error::TooLarge { what: "the form", limit_bytes: most }.into();
+    }
     Problem::new("malformed", format!("the form cannot be read: {}", error.body_text()))
 }
