@@ -2,20 +2,29 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use astrfleet_core::{api_key::Scope, id::EventId, policy::Role, ports::BusEvent, tenant::Tenant};
+use astrfleet_core::{
+    api_key::Scope,
+    id::{EventId, SessionId},
+    policy::Role,
+    ports::BusEvent,
+    tenant::Tenant,
+};
 use astrfleet_server::{
     app::App,
     config::ServerConfig,
+    events::{Heard, Seen, Tail},
     gateway::{
         self,
         listen::{Listen, bind},
     },
+    role::Role as Part,
 };
 use astrfleet_testkit::{
     app::{Caller, TestApp},
     client::{Api, Event, Events},
+    watched::{Eyes, WatchedStore},
 };
 use futures_util::{SinkExt, StreamExt};
 use secrecy::ExposeSecret;
@@ -42,7 +51,23 @@ impl World {
     }
 
     async fn configured(change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let test = TestApp::configured(change).await;
+        Self::of(TestApp::configured(change).await).await
+    }
+
+    /// One whose reads of events are counted.
+    async fn watched() -> (Self, Eyes) {
+        let eyes = Eyes::default();
+        let watched = TestApp::new()
+            .await
+            .beside(Part::ALL, |ports, _| {
+                let inner = Arc::clone(&ports.store);
+                ports.store = Arc::new(WatchedStore { inner, eyes: eyes.clone() });
+            })
+            .await;
+        (Self::of(watched).await, eyes)
+    }
+
+    async fn of(test: TestApp) -> Self {
         let address = listen(&test.app);
         test.app.manager.set_llm_base_url("http://127.0.0.1:1/llm/v1".to_owned());
         let acme = test.tenant("acme").await;
@@ -195,6 +220,69 @@ async fn whoever_reads_slowly_misses_nothing() {
     }
 }
 
+async fn next_of(tail: &mut Tail) -> EventId {
+    match tokio::time::timeout(PATIENCE, tail.next()).await.expect("it goes on") {
+        Heard::Event(event) => event.id.clone(),
+        Heard::Gap(after) => panic!("something is missing after {after}"),
+    }
+}
+
+#[tokio::test]
+async fn what_happens_is_read_once_for_all_who_follow() {
+    const EXCHANGES: i64 = 5;
+    let (world, eyes) = World::watched().await;
+    let (app, acme) = (&world.test.app, &world.acme.id);
+    let (quiet, busy) = (world.session().await, world.session().await);
+    let quiet = SessionId::parse(&quiet).unwrap();
+    let of_busy = SessionId::parse(&busy).unwrap();
+    let (mut all, mut some, mut none) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..100 {
+        all.push(app.events.follow(acme, None, None).await.unwrap());
+        some.push(app.events.follow(acme, Some(of_busy.clone()), None).await.unwrap());
+        none.push(app.events.follow(acme, Some(quiet.clone()), None).await.unwrap());
+    }
+    let waiting: Vec<_> = none.into_iter().map(|mut tail| tokio::spawn(async move { tail.next().await })).collect();
+    let before = eyes.calls("events.after");
+    let newest = app.store.events(acme).bounds().await.unwrap().1;
+    for exchange in 0..EXCHANGES {
+        world.ask(&busy, "Hi").await;
+        for tail in all.iter_mut().chain(&mut some) {
+            for number in 1..=2 {
+                assert_eq!(next_of(tail).await, EventId::of(acme, newest + exchange * 2 + number));
+            }
+        }
+    }
+    let read = eyes.calls("events.after") - before;
+    // A message and its answer, each told of by the bus, and a look every two seconds.
+    assert!(read <= 60, "{read} reads for {EXCHANGES} exchanges and 300 who follow");
+    assert!(waiting.iter().all(|task| !task.is_finished()), "nothing happened there");
+    for task in waiting {
+        task.abort();
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_late_is_told_what_is_not_kept_in_memory_any_more() {
+    let (world, eyes) = World::watched().await;
+    let (app, acme) = (&world.test.app, &world.acme.id);
+    let (one, other) = (world.session().await, world.session().await);
+    let of_one = SessionId::parse(&one).unwrap();
+    let mut late = app.events.follow(acme, None, Some(Seen::Nothing)).await.unwrap();
+    let mut late_of_one = app.events.follow(acme, Some(of_one.clone()), None).await.unwrap();
+    let path = |session: &str| format!("/tenants/acme/sessions/{session}/messages?wait=0");
+    // Many more than a room keeps, in one session; and then one in the other.
+    for _ in 0..100 {
+        world.test.post(&world.agent, &path(&other), json!({"text": "Hi"})).await;
+    }
+    world.test.post(&world.agent, &path(&one), json!({"text": "Ho"})).await;
+    let told = app.store.events(acme).after(0, Some(&of_one), 99).await.unwrap();
+    assert_eq!(next_of(&mut late_of_one).await, told[1].id, "the one after the session was opened");
+    for seq in 1..=103 {
+        assert_eq!(next_of(&mut late).await, EventId::of(acme, seq));
+    }
+    assert!(eyes.calls("events.after") >= 103 / 32);
+}
+
 #[tokio::test]
 async fn too_many_streams_are_refused() {
     let world = World::configured(|config| config.events.streams_per_tenant = 2).await;
@@ -323,4 +411,30 @@ async fn the_same_as_a_websocket() {
         }
     };
     assert_eq!(tokio::time::timeout(PATIENCE, ended).await.unwrap(), 1_001, "another process goes on");
+}
+
+#[tokio::test]
+async fn what_is_said_to_a_websocket_costs_no_reads_and_is_bounded() {
+    let (world, eyes) = World::watched().await;
+    let session = world.session().await;
+    let mut socket = connect(world.address, &format!("{TENANT}?after=0"), &world.agent).await;
+    assert_eq!(next(&mut socket).await["event"], "session.opened");
+    let before = eyes.calls("events.after");
+    for _ in 0..50 {
+        socket.send(Message::Text("nobody listens".into())).await.unwrap();
+        socket.send(Message::Ping("one".into())).await.ok();
+    }
+    let closed = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => return u16::from(frame.code),
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, closed).await.unwrap(), 1_008, "too much was said");
+    let read = eyes.calls("events.after") - before;
+    assert!(read <= 10, "{read} reads for 64 that were said");
+    world.ask(&session, "Hi").await;
 }

@@ -176,10 +176,22 @@ impl TestApp {
     /// # Panics
     /// Where the configuration does not serve.
     pub async fn restarted_with(&self, change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let ports = Ports { bus: self.backends.bus().await, ..self.app.ports.clone() };
+        self.beside(Part::ALL, |_, config| change(config)).await
+    }
+
+    /// Another process on the same store with these roles, other ports and another configuration.
+    ///
+    /// # Panics
+    /// Where the configuration does not serve.
+    pub async fn beside(
+        &self,
+        roles: impl IntoIterator<Item = Part>,
+        change: impl FnOnce(&mut Ports, &mut ServerConfig),
+    ) -> Self {
+        let mut ports = Ports { bus: self.backends.bus().await, ..self.app.ports.clone() };
         let mut config = self.app.config.clone();
-        change(&mut config);
-        let app = App::new(ports, config, Part::ALL.into()).unwrap();
+        change(&mut ports, &mut config);
+        let app = App::new(ports, config, roles.into_iter().collect()).unwrap();
         let router = router(app.clone());
         let (clock, store) = (Arc::clone(&self.clock), self.store.clone());
         let (runtime, bots) = (Arc::clone(&self.runtime), Arc::clone(&self.bots));

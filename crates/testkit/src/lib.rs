@@ -32,3 +32,4 @@ pub mod redis;
 pub mod s3;
 pub mod toxiproxy;
 pub mod way;
+pub mod watched;

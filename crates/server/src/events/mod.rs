@@ -1,8 +1,8 @@
 //! What happens in a tenant's conversations, told to whoever follows it as it happens. Part of the role `session`.
 //!
-//! The store has the events, in order; the bus only says that there may be new ones. [`hub`] wakes those who follow,
-//! [`tail`] reads on for one of them, [`guard`] ends it when they may not any more. Nothing is kept in memory for a
-//! reader but the page that it reads, so whoever reads slowly costs no more than whoever reads fast.
+//! The store has the events, in order; the bus only says that there may be new ones. [`hub`] reads what is new of a tenant,
+//! once for all who follow it, and wakes them; [`tail`] goes on for one of them, [`guard`] ends it when they may not any
+//! more. Of what is told, little is kept in memory and for a moment: whoever reads slowly reads from the store, page by page.
 
 pub mod api;
 mod forget;
@@ -50,7 +50,7 @@ impl Service {
     /// With nobody who follows.
     #[must_use]
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base, hub: Arc::default() }
+        Self { hub: Arc::new(hub::Hub::new(Arc::clone(&base))), base }
     }
 
     /// Follows what happens in a tenant, or in one of its sessions: what comes after `seen`, or after this moment.
@@ -68,17 +68,18 @@ impl Service {
             self.base.store.sessions(tenant).get(session).await?;
         }
         let most = self.base.config.events.streams_per_tenant;
-        let woken = self
+        let follower = self
             .hub
-            .enter(tenant, most)
+            .enter(tenant, session, most)
             .ok_or(Error::TooMany { what: "streams of this tenant", retry_after: FULL_RETRY_AFTER })?;
         let (oldest, newest) = self.base.store.events(tenant).bounds().await?;
+        follower.begin(newest);
         let (seq, gap) = match seen {
             None => (newest, false),
             Some(Seen::Nothing) => begin(0, oldest, newest),
             Some(Seen::UpTo(event)) => begin(event.seq(), oldest, newest),
         };
-        Ok(Tail::new(Arc::clone(&self.base), tenant.clone(), session, seq, gap, woken))
+        Ok(Tail::new(Arc::clone(&self.base), tenant.clone(), follower, seq, gap))
     }
 }
 
@@ -98,13 +99,12 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// The loops of this part.
 pub fn loops(app: &App) -> Vec<Loop> {
-    let (base, hub) = (Arc::clone(&app.events.base), Arc::clone(&app.events.hub));
-    app.tasks.spawn(hub::listen(Arc::clone(&base), Arc::clone(&hub)));
-    let forgetting = Arc::clone(&base);
+    let (forgetting, hub) = (Arc::clone(&app.events.base), Arc::clone(&app.events.hub));
+    app.tasks.spawn(hub::listen(Arc::clone(&hub)));
     vec![
         Loop::every("events.look", LOOK_PERIOD, move || {
-            let (base, hub) = (Arc::clone(&base), Arc::clone(&hub));
-            async move { hub.look(&*base.store).await }
+            let hub = Arc::clone(&hub);
+            async move { hub.look().await }
         }),
         Loop::every("events.forget", FORGET_PERIOD, move || {
             let base = Arc::clone(&forgetting);

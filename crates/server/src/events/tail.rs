@@ -1,25 +1,22 @@
-//! Reads on for one of those who follow: one page at a time, and the next one only when that is taken.
+//! Goes on for one of those who follow: with what their room has, and where that has passed by, with pages of their own, of
+//! which the next is read only when one is taken.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use astrfleet_core::{
     event::Event,
-    id::{EventId, SessionId, TenantId},
+    id::{EventId, TenantId},
 };
-use tokio::sync::watch;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::hub::{AGAIN, Follower, Look, PAGE};
 use crate::{app::Base, problem::chain};
-
-/// Events read at once: with the longest texts, some 2 MiB.
-const PAGE: u32 = 32;
-/// The wait after the store did not answer.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What whoever follows gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The next thing that happened.
-    Event(Box<Event>),
+    Event(Arc<Event>),
     /// Something that happened before what comes next is not there any more. What they know of the tenant is to be read
     /// anew; the place is where it goes on.
     Gap(EventId),
@@ -29,59 +26,88 @@ pub enum Heard {
 pub struct Tail {
     base: Arc<Base>,
     tenant: TenantId,
-    session: Option<SessionId>,
+    follower: Follower,
     /// The last place that was seen.
     seq: i64,
+    /// Up to here there is nothing more to be seen.
+    looked_to: i64,
     gap: bool,
-    page: VecDeque<Event>,
-    woken: watch::Receiver<()>,
+    /// The first that were read; all but one of them only as far as there is memory for them.
+    page: VecDeque<(Event, Option<OwnedSemaphorePermit>)>,
 }
 
 impl Tail {
-    pub(super) fn new(
-        base: Arc<Base>,
-        tenant: TenantId,
-        session: Option<SessionId>,
-        seq: i64,
-        gap: bool,
-        woken: watch::Receiver<()>,
-    ) -> Self {
-        Self { base, tenant, session, seq, gap, page: VecDeque::new(), woken }
+    pub(super) fn new(base: Arc<Base>, tenant: TenantId, follower: Follower, seq: i64, gap: bool) -> Self {
+        Self { base, tenant, follower, seq, looked_to: seq, gap, page: VecDeque::new() }
     }
 
-    /// The next one, as soon as there is one. Nothing is lost when this is given up while it waits.
+    /// The next one, as soon as there is one. Nothing is lost when this is given up while it waits, but what it reads just
+    /// then is read again.
     pub async fn next(&mut self) -> Heard {
         loop {
             if std::mem::take(&mut self.gap) {
                 return Heard::Gap(EventId::of(&self.tenant, self.seq));
             }
-            if let Some(event) = self.page.pop_front() {
-                let expected = self.seq + 1;
-                // Without a session, every place follows the one before. Deleted ones are the oldest, or an erased
-                // session's.
-                if self.session.is_none() && event.seq() > expected {
-                    self.seq = event.seq() - 1;
-                    self.page.push_front(event);
-                    self.gap = true;
+            if let Some((event, place)) = self.page.pop_front() {
+                if self.is_gap_before(&event) {
+                    self.page.push_front((event, place));
                     continue;
                 }
-                self.seq = event.seq();
-                return Heard::Event(Box::new(event));
+                return self.seen(Arc::new(event));
             }
             // Before it is looked: what happens from now on wakes us.
-            self.woken.mark_unchanged();
-            match self.base.store.events(&self.tenant).after(self.seq, self.session.as_ref(), PAGE).await {
-                Ok(page) if page.is_empty() => {
-                    if self.woken.changed().await.is_err() {
+            self.follower.woken.mark_unchanged();
+            match self.follower.look(self.looked_to) {
+                Look::Next(event) => {
+                    if !self.is_gap_before(&event) {
+                        return self.seen(event);
+                    }
+                }
+                Look::Nothing(up_to) => {
+                    self.looked_to = self.looked_to.max(up_to);
+                    if self.follower.woken.changed().await.is_err() {
                         // Nobody wakes us any more.
                         tokio::time::sleep(AGAIN).await;
                     }
                 }
-                Ok(page) => self.page = page.into(),
-                Err(error) => {
-                    tracing::debug!(tenant_id = %self.tenant, error = chain(&error), "events could not be read");
-                    tokio::time::sleep(AGAIN).await;
+                Look::Passed(up_to) => self.read(up_to).await,
+            }
+        }
+    }
+
+    fn seen(&mut self, event: Arc<Event>) -> Heard {
+        self.seq = event.seq();
+        self.looked_to = self.looked_to.max(self.seq);
+        Heard::Event(event)
+    }
+
+    /// Notes a gap before this event, if there is one. Of a whole tenant, every place follows the one before; deleted ones
+    /// are the oldest, or an erased session's.
+    fn is_gap_before(&mut self, event: &Event) -> bool {
+        self.gap = self.follower.session().is_none() && event.seq() > self.seq + 1;
+        if self.gap {
+            self.seq = event.seq() - 1;
+        }
+        self.gap
+    }
+
+    /// Reads a page of its own. Everything up to the place `up_to` is there to be read.
+    async fn read(&mut self, up_to: i64) {
+        let events = self.base.store.events(&self.tenant);
+        match events.after(self.looked_to, self.follower.session(), PAGE).await {
+            Ok(page) if page.is_empty() => self.looked_to = self.looked_to.max(up_to),
+            Ok(page) => {
+                for event in page {
+                    let place = self.follower.keeping().keep(&event);
+                    if place.is_none() && !self.page.is_empty() {
+                        break;
+                    }
+                    self.page.push_back((event, place));
                 }
+            }
+            Err(error) => {
+                tracing::debug!(tenant_id = %self.tenant, error = chain(&error), "events could not be read");
+                tokio::time::sleep(AGAIN).await;
             }
         }
     }

@@ -54,7 +54,7 @@ async fn follow(
 /// The id, the name and the data of what is told.
 fn told(heard: &Heard) -> (String, &str, Value) {
     match heard {
-        Heard::Event(event) => (event.id.to_string(), &event.kind, json!(event)),
+        Heard::Event(event) => (event.id.to_string(), &event.kind, json!(**event)),
         Heard::Gap(id) => (id.to_string(), "gap", json!({})),
     }
 }

@@ -21,6 +21,8 @@ const PING: Duration = Duration::from_secs(15);
 const SEND_MAX: Duration = Duration::from_secs(30);
 /// The most that anybody may say to us at once.
 const BYTES_MAX: usize = 4 * 1024;
+/// How often anybody may say something between two pings: there is nothing to be said but an answer to each.
+const FRAMES_MAX: u32 = 64;
 /// The longest reason in a close frame (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 120;
 
@@ -34,9 +36,12 @@ pub(super) fn response<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail, upg
         .on_upgrade(move |socket| tasks.track_future(serve(app, reader, tail, socket)))
 }
 
-async fn serve<A: May>(app: App, reader: Arc<Reader<A>>, mut tail: Tail, mut socket: WebSocket) {
+async fn serve<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail, mut socket: WebSocket) {
     let mut end = Box::pin(reader.until_refused(app));
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
+    // It outlives the turns of the loop: what is being read is not read again because somebody said something.
+    let mut next = Box::pin(next(tail));
+    let mut said = 0;
     loop {
         let message = tokio::select! {
             ended = &mut end => {
@@ -44,17 +49,37 @@ async fn serve<A: May>(app: App, reader: Arc<Reader<A>>, mut tail: Tail, mut soc
                 timeout(SEND_MAX, socket.send(close)).await.ok();
                 return;
             }
-            said = socket.recv() => match said {
+            frame = socket.recv() => match frame {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
+                Some(Ok(_)) if said < FRAMES_MAX => {
+                    said += 1;
+                    continue;
+                }
+                Some(Ok(_)) => {
+                    let reason = "nobody listens to what is said here".into();
+                    let close = Message::Close(Some(CloseFrame { code: close_code::POLICY, reason }));
+                    timeout(SEND_MAX, socket.send(close)).await.ok();
+                    return;
+                }
             },
-            heard = tail.next() => Message::Text(text(&heard).into()),
-            _ = ping.tick() => Message::Ping(Vec::new().into()),
+            (tail, heard) = &mut next => {
+                next.set(self::next(tail));
+                Message::Text(text(&heard).into())
+            }
+            _ = ping.tick() => {
+                said = 0;
+                Message::Ping(Vec::new().into())
+            }
         };
         if !matches!(timeout(SEND_MAX, socket.send(message)).await, Ok(Ok(()))) {
             return;
         }
     }
+}
+
+async fn next(mut tail: Tail) -> (Tail, Heard) {
+    let heard = tail.next().await;
+    (tail, heard)
 }
 
 fn text(heard: &Heard) -> String {
