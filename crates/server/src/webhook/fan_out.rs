@@ -49,11 +49,14 @@ impl Service {
         let (webhooks, events) = (self.base.store.webhooks(tenant), self.base.store.events(tenant));
         let from = webhooks.seen(id).await?;
         let webhook = webhooks.get(id).await?;
+        // Before the page is read: only of what was there before it can the page say that it is not there any more. What
+        // comes after that, between the two reads or while another process moves the webhook on, is the next run's.
+        let (_, newest) = events.bounds().await?;
         let page = events.brief_after(from, EVENTS).await?;
         let to = match page.last() {
             Some(last) => last.id.seq(),
-            // They were deleted before it came so far.
-            None => events.bounds().await?.1,
+            // All up to there were deleted before it came so far.
+            None => newest,
         };
         if to <= from {
             return Ok(false);

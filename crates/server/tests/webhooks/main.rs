@@ -2,23 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod processes;
+mod reach;
+mod secrets;
+mod turns;
+
+use std::time::Duration;
 
 use astrfleet_core::{id::WebhookId, policy::Role, tenant::Tenant};
-use astrfleet_server::{config::ServerConfig, webhook::Network};
+use astrfleet_server::config::ServerConfig;
 use astrfleet_testkit::{
     app::{Caller, TestApp},
     receiver::{Answer, Got, Receiver},
 };
-use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 /// A hang is a failure, not a wait for ever.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -155,27 +152,6 @@ async fn a_receiver_is_told_what_happens_and_can_check_who_says_so() {
 }
 
 #[tokio::test]
-async fn for_a_day_both_secrets_sign() {
-    let world = World::new().await.started().await;
-    let webhook = world.webhook(json!({"url": world.receiver.url(), "events": ["session.opened"]})).await;
-    let old = webhook["secret"].as_str().unwrap();
-    let path = format!("/tenants/acme/webhooks/{}", webhook["id"].as_str().unwrap());
-    let rotated = world.test.post(&world.owner, &format!("{path}/rotate-secret"), json!({})).await.expect(200).json;
-    let new = rotated["secret"].as_str().unwrap();
-    assert_ne!(old, new);
-    assert!(rotated["previous_secret_until"].is_string());
-    world.session().await;
-    let got = world.receiver.wait_for(1).await;
-    assert!(got[0].is_signed_with(old) && got[0].is_signed_with(new));
-    world.test.advance(Duration::from_hours(24));
-    // The login has expired by now.
-    let world = World { owner: world.test.log_in(world.owner.user.clone().unwrap()).await, ..world };
-    world.session().await;
-    let got = world.receiver.wait_for(2).await;
-    assert!(!got[1].is_signed_with(old) && got[1].is_signed_with(new));
-}
-
-#[tokio::test]
 async fn what_is_not_taken_is_sent_again_and_what_comes_after_it_waits() {
     let world = World::new().await.started().await;
     let webhook = world.webhook(json!({"url": world.receiver.url()})).await;
@@ -224,54 +200,6 @@ async fn what_is_not_taken_is_sent_again_and_what_comes_after_it_waits() {
 }
 
 #[tokio::test]
-async fn receivers_that_misbehave_hold_up_nobody_and_cost_no_memory() {
-    let world = World::configured(|config| {
-        open(config);
-        config.webhooks.timeout_s = 1;
-    })
-    .await
-    .started()
-    .await;
-    let good = Receiver::start().await;
-    let bad = [
-        (Answer::Stall, "no answer within 1 s"),
-        (Answer::Redirect(good.url()), "redirects are not followed"),
-        (Answer::Status(302, String::new()), "redirects are not followed"),
-        (Answer::Hangup, ""),
-    ];
-    let mut webhooks = Vec::new();
-    for (answer, error) in bad {
-        let receiver = Receiver::start().await;
-        receiver.always(answer);
-        let webhook = world.webhook(json!({"url": receiver.url(), "events": ["session.opened"]})).await;
-        webhooks.push((webhook, error, receiver));
-    }
-    let endless = Receiver::start().await;
-    endless.always(Answer::Endless);
-    let taken = world.webhook(json!({"url": endless.url(), "events": ["session.opened"]})).await;
-    let nobody = world.webhook(json!({"url": "http://127.0.0.1:1/", "events": ["session.opened"]})).await;
-    let other = Receiver::start().await;
-    let fine = world.webhook(json!({"url": other.url(), "events": ["session.opened"]})).await;
-    world.session().await;
-    world.until(&fine, |all| all.first().is_some_and(|first| first["state"] == "succeeded")).await;
-    let all = world.until(&taken, |all| all.first().is_some_and(|first| first["state"] == "succeeded")).await;
-    assert_eq!(all[0]["response_body"].as_str().unwrap().len(), 1_024, "no more is read than is kept");
-    world.until(&nobody, |all| all.first().is_some_and(|first| first["error"].is_string())).await;
-    for (webhook, error, _) in &webhooks {
-        if error.is_empty() {
-            // Whether its status came before it hung up is for the network to say.
-            let came = |first: &Value| first["state"] == "succeeded" || first["error"].is_string();
-            world.until(webhook, |all| all.first().is_some_and(came)).await;
-            continue;
-        }
-        let all = world.until(webhook, |all| all.first().is_some_and(|first| first["error"].is_string())).await;
-        assert!(all[0]["error"].as_str().unwrap().contains(error), "{}", all[0]);
-        assert_eq!((&all[0]["state"], &all[0]["attempts"]), (&json!("pending"), &json!(1)));
-    }
-    assert_eq!(good.got().len(), 0, "nobody was led there");
-}
-
-#[tokio::test]
 async fn a_webhook_that_takes_nothing_for_five_days_is_switched_off_and_it_is_said_so() {
     let mut world = World::new().await.started().await;
     world.receiver.always(Answer::Status(500, String::new()));
@@ -315,129 +243,6 @@ async fn a_webhook_that_takes_nothing_for_five_days_is_switched_off_and_it_is_sa
     let made = world.test.post(&owner, "/tenants/acme/sessions", json!({"end_user": "ada"})).await.expect(201);
     let got = world.receiver.wait_for(before + 1).await;
     assert_eq!(got[before].json["session_id"], made.json["id"], "it begins anew");
-}
-
-/// A world in which names lead where a test wants, and every connection ends at a receiver.
-struct Pretended {
-    /// What a name leads to, one answer after the other; the last one stays.
-    names: Mutex<HashMap<String, Vec<Vec<IpAddr>>>>,
-    asked: Mutex<Vec<String>>,
-    connected: Mutex<Vec<SocketAddr>>,
-    receiver: SocketAddr,
-}
-
-#[derive(Clone)]
-struct Pretender(Arc<Pretended>);
-
-#[async_trait]
-impl Network for Pretender {
-    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        self.0.asked.lock().unwrap().push(name.to_owned());
-        let mut names = self.0.names.lock().unwrap();
-        let answers = names.get_mut(name).ok_or_else(|| io::Error::other("no such name"))?;
-        Ok(if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() })
-    }
-
-    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        self.0.connected.lock().unwrap().push(address);
-        TcpStream::connect(self.0.receiver).await
-    }
-}
-
-#[tokio::test]
-async fn nothing_is_sent_to_where_only_we_can_reach() {
-    let world = World::configured(|config| config.webhooks.allow_http = true).await;
-    let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
-    let public = "93.184.216.34";
-    let names = [
-        ("good.example", vec![addresses(&[public])]),
-        // It leads elsewhere as soon as it was looked at.
-        ("rebinds.example", vec![addresses(&[public]), addresses(&["127.0.0.1"])]),
-        ("inside.example", vec![addresses(&["10.0.0.7"])]),
-        ("metadata.example", vec![addresses(&["169.254.169.254"])]),
-        ("mixed.example", vec![addresses(&[public, "127.0.0.1"])]),
-        ("mapped.example", vec![addresses(&["::ffff:127.0.0.1"])]),
-        ("nat64.example", vec![addresses(&["64:ff9b::7f00:1"])]),
-        ("empty.example", vec![Vec::new()]),
-    ];
-    let pretended = Arc::new(Pretended {
-        names: Mutex::new(names.iter().map(|(name, answers)| ((*name).to_owned(), answers.clone())).collect()),
-        asked: Mutex::default(),
-        connected: Mutex::default(),
-        receiver: world.receiver.address(),
-    });
-    world.test.app.webhook.set_network(Pretender(Arc::clone(&pretended)));
-    let mut webhooks = HashMap::new();
-    for (name, _) in &names {
-        let url = format!("http://{name}:8080/hook");
-        webhooks.insert(*name, world.webhook(json!({"url": url, "events": ["session.opened"]})).await);
-    }
-    let world = world.started().await;
-    world.session().await;
-    for (name, error) in [
-        ("inside.example", "an address that is not public"),
-        ("metadata.example", "an address that is not public"),
-        ("mixed.example", "an address that is not public"),
-        ("mapped.example", "an address that is not public"),
-        ("nat64.example", "an address that is not public"),
-        ("empty.example", "has no address"),
-    ] {
-        let all = world.until(&webhooks[name], |all| all.first().is_some_and(|one| one["error"].is_string())).await;
-        assert!(all[0]["error"].as_str().unwrap().contains(error), "{name}: {}", all[0]);
-    }
-    for name in ["good.example", "rebinds.example"] {
-        world.until(&webhooks[name], |all| all.first().is_some_and(|one| one["state"] == "succeeded")).await;
-    }
-    let got = world.receiver.got();
-    let mut hosts: Vec<&str> = got.iter().map(|got| got.host.as_str()).collect();
-    hosts.sort_unstable();
-    assert_eq!(hosts, ["good.example:8080", "rebinds.example:8080"], "under the name that was asked for");
-    let expected: SocketAddr = format!("{public}:8080").parse().unwrap();
-    assert_eq!(*pretended.connected.lock().unwrap(), [expected, expected], "to the address that was looked at");
-    let asked = pretended.asked.lock().unwrap().clone();
-    assert_eq!(asked.iter().filter(|name| *name == "rebinds.example").count(), 1, "which is looked up once");
-
-    // The next time it leads inside, and is refused then.
-    world.session().await;
-    let all = world.until(&webhooks["rebinds.example"], |all| all.len() == 2 && all[0]["error"].is_string()).await;
-    assert!(all[0]["error"].as_str().unwrap().contains("not public"));
-    assert_eq!(pretended.connected.lock().unwrap().iter().filter(|address| **address != expected).count(), 0);
-    for bad in [
-        "http://127.0.0.1/",
-        "http://[::1]/",
-        "http://169.254.169.254/",
-        "http://10.0.0.1:9000/",
-        "ftp://good.example/",
-    ] {
-        let refused = world.test.post(&world.owner, "/tenants/acme/webhooks", json!({"url": bad})).await.expect(400);
-        assert_eq!(refused.json["field"], "url", "{bad}");
-    }
-}
-
-#[tokio::test]
-async fn two_processes_tell_each_thing_once_and_each_session_in_order() {
-    let world = World::new().await.started().await;
-    let webhook = world.webhook(json!({"url": world.receiver.url()})).await;
-    let other = world.test.restarted().await;
-    other.app.start_loops();
-    let mut sessions = Vec::new();
-    for _ in 0..6 {
-        sessions.push(world.session().await);
-    }
-    for session in &sessions {
-        world.ask(session, "Hi").await;
-        world.close(session).await;
-    }
-    let done = |all: &[Value]| all.len() == 24 && all.iter().all(|delivery| delivery["state"] == "succeeded");
-    let all = world.until(&webhook, done).await;
-    assert!(all.iter().all(|delivery| delivery["attempts"] == 1), "{all:#?}");
-    let got = world.receiver.got();
-    assert_eq!(got.len(), 24, "each once");
-    for session in &sessions {
-        let of: Vec<_> = got.iter().filter(|got| got.json["session_id"] == session.as_str()).cloned().collect();
-        assert_eq!(kinds(&of), ["session.opened", "message.accepted", "reply.done", "session.closed"]);
-    }
-    assert!(got.iter().all(|got| got.at_once <= 8), "no more at once than may be");
 }
 
 #[tokio::test]
