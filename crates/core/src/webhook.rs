@@ -29,6 +29,10 @@ pub const SCHEDULE: [Duration; 8] = [
 const DISORDER: f64 = 0.1;
 /// A receiver may ask for a longer wait than that (`Retry-After`), up to this.
 const ASKED_WAIT_MAX: Duration = Duration::from_hours(1);
+/// A webhook is not switched off for failing before so many tries have failed in a row, however long ago the first was: as
+/// many as one delivery has. One that hears little is not given up for two bad moments.
+pub const TRIES_MIN: u32 = 8;
+const _: () = assert!(SCHEDULE.len() == TRIES_MIN as usize);
 /// The longest address.
 pub const URL_BYTES_MAX: usize = 2_048;
 /// The longest description.
@@ -203,14 +207,32 @@ pub fn next(attempt: u32, outcome: Outcome, now: Timestamp, disorder: u32) -> Ne
     Next::Again(now.plus(disordered.max(asked)))
 }
 
-/// Whether a webhook is to be switched off, which has taken nothing since `failing_since`.
+/// Whether a webhook is to be switched off, which has taken nothing since `failing_since` in this many tries.
 #[must_use]
-pub fn gives_up(failing_since: Timestamp, outcome: Outcome, now: Timestamp, after: Duration) -> Option<DisabledReason> {
+pub fn gives_up(
+    failing_since: Timestamp,
+    tries: u32,
+    outcome: Outcome,
+    now: Timestamp,
+    after: Duration,
+) -> Option<DisabledReason> {
     match outcome {
         Outcome::Taken | Outcome::Impossible => None,
         Outcome::Gone => Some(DisabledReason::Gone),
-        Outcome::Refused(_) => (now.since(failing_since) >= after).then_some(DisabledReason::Failing),
+        Outcome::Refused(_) => {
+            (now.since(failing_since) >= after && tries >= TRIES_MIN).then_some(DisabledReason::Failing)
+        }
     }
+}
+
+/// The host of an address, for those who may not see the whole: what follows it is often a secret.
+#[must_use]
+pub fn host(url: &str) -> &str {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(host, _)| host)
 }
 
 #[cfg(test)]
@@ -219,7 +241,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{DisabledReason, Next, Outcome, SCHEDULE, gives_up, next};
+    use super::{DisabledReason, Next, Outcome, SCHEDULE, gives_up, host, next};
     use crate::time::Timestamp;
 
     fn outcome() -> impl Strategy<Value = Outcome> {
@@ -267,22 +289,37 @@ mod tests {
 
         #[test]
         fn a_webhook_is_given_up_when_its_time_is_over_and_never_for_a_success(
-            outcome in outcome(), failing in 0_u64..1_000_000, after in 1_u64..500_000,
+            outcome in outcome(), failing in 0_u64..1_000_000, after in 1_u64..500_000, tries in 1_u32..20,
         ) {
             let since = Timestamp::from_micros(7);
             let (now, after) = (since.plus(Duration::from_secs(failing)), Duration::from_secs(after));
             let expected = match outcome {
                 Outcome::Gone => Some(DisabledReason::Gone),
-                Outcome::Refused(_) if Duration::from_secs(failing) >= after => Some(DisabledReason::Failing),
+                Outcome::Refused(_) if Duration::from_secs(failing) >= after && tries >= 8 => Some(DisabledReason::Failing),
                 _ => None,
             };
-            prop_assert_eq!(gives_up(since, outcome, now, after), expected);
+            prop_assert_eq!(gives_up(since, tries, outcome, now, after), expected);
         }
     }
 
+    /// As <https://docs.svix.com/retries> has it, in seconds.
     #[test]
-    fn all_tries_take_a_little_more_than_a_day() {
-        let whole: Duration = SCHEDULE.iter().sum();
-        assert_eq!(whole, Duration::from_secs(5) + Duration::from_mins(35) + Duration::from_hours(27));
+    fn the_schedule_is_that_of_svix() {
+        let waits = SCHEDULE.map(|wait| wait.as_secs());
+        assert_eq!(waits, [0, 5, 300, 1_800, 7_200, 18_000, 36_000, 36_000]);
+    }
+
+    #[test]
+    fn of_an_address_only_the_host_is_shown() {
+        for (url, shown) in [
+            ("https://example.com/hook/s3cret?token=s3cret", "example.com"),
+            ("https://example.com?token=s3cret", "example.com"),
+            ("https://example.com:8443/hook", "example.com"),
+            ("http://[2606:4700::1111]:8080/a", "[2606:4700::1111]"),
+            ("http://[2606:4700::1111]/a", "[2606:4700::1111]"),
+            ("https://user:s3cret@example.com", "example.com"),
+        ] {
+            assert_eq!(host(url), shown, "{url}");
+        }
     }
 }

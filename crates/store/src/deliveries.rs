@@ -9,9 +9,9 @@ use astrfleet_core::{
     event::{Kind, NewEvent},
     id::{DeliveryId, EventId, SessionId, TenantId, WebhookId},
     page::{Page, PageRequest},
-    ports::{Deliveries, Recorded},
+    ports::{Deliveries, PassOver, Recorded},
     time::Timestamp,
-    webhook::{Delivery, Next, Outcome, State, Tried, gives_up, next},
+    webhook::{Delivery, Next, Outcome, State, TRIES_MIN, Tried, gives_up, host, next},
 };
 use async_trait::async_trait;
 use serde_json::json;
@@ -99,11 +99,20 @@ statements! {
         WHERE tenant_id = $1 AND id = $2 AND failing_since IS NOT NULL";
     FAILS = "delivery.fails", "UPDATE webhooks SET failing_since = COALESCE(failing_since, $3)
         WHERE tenant_id = $1 AND id = $2 AND enabled RETURNING failing_since, url";
+    /// How often it was tried without success since a moment; no more than `$4` deliveries are looked at.
+    TRIES_SINCE = "delivery.tries_since", "SELECT CAST(COALESCE(SUM(attempts), 0) AS BIGINT) FROM (
+            SELECT attempts FROM webhook_deliveries WHERE tenant_id = $1 AND webhook_id = $2
+            AND state <> 'succeeded' AND attempts > 0 AND updated_at >= $3 LIMIT $4
+        ) AS tried";
     DISABLE = "delivery.disable", "UPDATE webhooks SET enabled = FALSE, disabled_reason = $3, updated_at = $4,
             version = version + 1
         WHERE tenant_id = $1 AND id = $2 AND enabled";
+    /// `$3` is a text with the ids of all who are passed over. What is suspended waits, and is tried when it is not any more.
     DUE = "delivery.due", concat!("SELECT due.tenant_id, due.webhook_id FROM webhook_deliveries AS due
-        WHERE ", due!("due", "$1"), " AND ", first_of_its_session!("due"), "
+        WHERE ", due!("due", "$1"), " AND $3 NOT LIKE '%' || due.webhook_id || '%'
+        AND $3 NOT LIKE '%' || due.tenant_id || '%'
+        AND EXISTS (SELECT 1 FROM tenants WHERE tenants.id = due.tenant_id AND tenants.status = 'active')
+        AND ", first_of_its_session!("due"), "
         GROUP BY due.tenant_id, due.webhook_id ORDER BY MIN(due.next_attempt_at) LIMIT $2");
     DELETE_OLD = "delivery.delete_old", "DELETE FROM webhook_deliveries WHERE (tenant_id, id) IN (
         SELECT tenant_id, id FROM webhook_deliveries WHERE state <> 'pending' AND updated_at < $1
@@ -339,7 +348,17 @@ impl Deliveries for DeliveryRows {
                 return Ok(Recorded::Noted);
             };
             let since = Timestamp::from_micros(since);
-            let Some(reason) = gives_up(since, tried.outcome, now, give_up_after) else { return Ok(Recorded::Noted) };
+            let failures = sqlx::query_scalar::<_, i64>(TRIES_SINCE.sql)
+                .bind(self.tenant.as_str())
+                .bind(self.webhook.as_str())
+                .bind(since.micros())
+                .bind(i64::from(TRIES_MIN));
+            // Each of them was tried once at least.
+            let failures = run(&TRIES_SINCE, failures.fetch_one(&mut *connection)).await?;
+            let failures = u32::try_from(failures).unwrap_or(u32::MAX);
+            let Some(reason) = gives_up(since, failures, tried.outcome, now, give_up_after) else {
+                return Ok(Recorded::Noted);
+            };
             let disable = sqlx::query(DISABLE.sql)
                 .bind(self.tenant.as_str())
                 .bind(self.webhook.as_str())
@@ -347,7 +366,7 @@ impl Deliveries for DeliveryRows {
                 .bind(now.micros());
             run(&DISABLE, disable.execute(&mut *connection)).await?;
             give_up!(connection, &self.tenant, &self.webhook, now);
-            let data = json!({ "webhook": { "id": self.webhook, "url": url, "reason": reason, "failing_since": since } });
+            let data = json!({ "webhook": { "id": self.webhook, "host": host(&url), "reason": reason, "failing_since": since } });
             let event = NewEvent { kind: Kind::WebhookDisabled, session_id: None, message_id: None, data, at: now };
             append!(connection, &[Told::new(&self.tenant, event)]);
             Ok(Recorded::Disabled(reason))
@@ -369,10 +388,18 @@ impl Deliveries for DeliveryRows {
 }
 
 /// Webhooks with a delivery that may be claimed, those that waited longest first.
-pub(crate) async fn due(db: &Db, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, WebhookId)>> {
+pub(crate) async fn due(
+    db: &Db,
+    now: Timestamp,
+    pass_over: &PassOver,
+    limit: u32,
+) -> Result<Vec<(TenantId, WebhookId)>> {
+    let tenants = pass_over.tenants.iter().map(TenantId::as_str);
+    let passed_over: Vec<&str> = tenants.chain(pass_over.webhooks.iter().map(WebhookId::as_str)).collect();
     let rows = read!(db, Scope::System, DUE, pool => sqlx::query_as::<_, (String, String)>(DUE.sql)
         .bind(now.micros())
         .bind(i64::from(limit))
+        .bind(passed_over.join(" "))
         .fetch_all(pool))?;
     rows.iter().map(|(tenant, id)| webhooks::named(tenant, id)).collect()
 }

@@ -8,7 +8,7 @@ use astrfleet_core::{
     instance::Instance,
     member::Invitation,
     page::{Page, PageRequest},
-    ports::{Overdue, System},
+    ports::{Overdue, PassOver, System},
     session::Session,
     time::Timestamp,
 };
@@ -185,8 +185,13 @@ impl System for SystemRows {
         webhooks::behind(&self.db, pending_max, limit).await
     }
 
-    async fn webhooks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, WebhookId)>> {
-        deliveries::due(&self.db, now, limit).await
+    async fn webhooks_due(
+        &self,
+        now: Timestamp,
+        pass_over: &PassOver,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, WebhookId)>> {
+        deliveries::due(&self.db, now, pass_over, limit).await
     }
 
     async fn delete_deliveries(&self, before: Timestamp, limit: u32) -> Result<u64> {

@@ -42,9 +42,9 @@ statements! {
             enabled = $7, disabled_reason = $8, updated_at = $9, version = version + 1
         WHERE tenant_id = $1 AND id = $2 AND version = $3 RETURNING ", webhook_columns!());
     NEWEST_EVENT = "webhook.newest_event", "SELECT seq FROM event_heads WHERE tenant_id = $1";
-    ROTATE = "webhook.rotate", concat!("UPDATE webhooks SET previous_secret = secret, previous_secret_until = $4,
+    ROTATE = "webhook.rotate", concat!("UPDATE webhooks SET previous_secret = $6, previous_secret_until = $4,
             secret = $3, updated_at = $5, version = version + 1
-        WHERE tenant_id = $1 AND id = $2 RETURNING ", webhook_columns!());
+        WHERE tenant_id = $1 AND id = $2 AND secret = $7 RETURNING ", webhook_columns!());
     DELETE = "webhook.delete", "DELETE FROM webhooks WHERE tenant_id = $1 AND id = $2";
     SECRETS = "webhook.secrets", "SELECT secret, previous_secret, previous_secret_until FROM webhooks
         WHERE tenant_id = $1 AND id = $2";
@@ -62,6 +62,11 @@ statements! {
         ) < $1
         ORDER BY event_heads.seq - webhooks.seen_seq LIMIT $2";
 }
+
+/// Secrets before the one that counts: each makes every delivery's signature longer.
+const PREVIOUS_MAX: usize = 4;
+/// How often a secret is tried to be changed that others change at the same moment.
+const TRIES: usize = 5;
 
 /// The webhooks of one tenant.
 pub struct WebhookRows {
@@ -202,16 +207,29 @@ impl Webhooks for WebhookRows {
         overlap_until: Timestamp,
         now: Timestamp,
     ) -> Result<Webhook> {
-        let rotated: Option<Row> = transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
-            let rotate = sqlx::query_as::<_, Row>(ROTATE.sql)
-                .bind(self.tenant.as_str())
-                .bind(id.as_str())
-                .bind(sealed_secret)
-                .bind(overlap_until.micros())
-                .bind(now.micros());
-            Ok(run(&ROTATE, rotate.fetch_all(&mut *connection)).await?.pop())
-        })?;
-        rotated.ok_or(Error::NotFound { what: "webhook" })?.read()
+        for _ in 0..TRIES {
+            let SealedSecrets { current, mut previous } = self.secrets(id).await?;
+            previous.retain(|(_, until)| now < *until);
+            previous.push((current.clone(), overlap_until));
+            previous.drain(..previous.len().saturating_sub(PREVIOUS_MAX));
+            let until = previous.iter().map(|(_, until)| *until).max().unwrap_or(overlap_until);
+            let previous = written(&previous)?;
+            let rotated: Option<Row> = transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
+                let rotate = sqlx::query_as::<_, Row>(ROTATE.sql)
+                    .bind(self.tenant.as_str())
+                    .bind(id.as_str())
+                    .bind(sealed_secret)
+                    .bind(until.micros())
+                    .bind(now.micros())
+                    .bind(&previous)
+                    .bind(&current);
+                Ok(run(&ROTATE, rotate.fetch_all(&mut *connection)).await?.pop())
+            })?;
+            if let Some(row) = rotated {
+                return row.read();
+            }
+        }
+        Err(Error::conflict("this webhook's secret is being changed by others: try again"))
     }
 
     async fn delete(&self, id: &WebhookId) -> Result<()> {
@@ -230,7 +248,11 @@ impl Webhooks for WebhookRows {
                 .bind(self.tenant.as_str())
                 .bind(id.as_str())
                 .fetch_one(pool))?;
-        Ok(SealedSecrets { current, previous: previous.zip(moment(until)) })
+        let previous = match previous.zip(moment(until)) {
+            Some((previous, until)) => read_previous(previous, until)?,
+            None => Vec::new(),
+        };
+        Ok(SealedSecrets { current, previous })
     }
 
     async fn seen(&self, id: &WebhookId) -> Result<i64> {
@@ -264,6 +286,23 @@ impl Webhooks for WebhookRows {
             Ok(true)
         })
     }
+}
+
+/// As they stand in `previous_secret`: one alone as it is, as every version reads it; several, with their ends, as JSON.
+fn written(previous: &[(String, Timestamp)]) -> Result<String> {
+    if let [(only, _)] = previous {
+        return Ok(only.clone());
+    }
+    let list: Vec<(&str, i64)> = previous.iter().map(|(sealed, until)| (sealed.as_str(), until.micros())).collect();
+    serde_json::to_string(&list).map_err(Error::internal)
+}
+
+fn read_previous(text: String, until: Timestamp) -> Result<Vec<(String, Timestamp)>> {
+    if !text.starts_with('[') {
+        return Ok(vec![(text, until)]);
+    }
+    let list: Vec<(String, i64)> = read_json("webhooks.previous_secret", &text)?;
+    Ok(list.into_iter().map(|(sealed, until)| (sealed, Timestamp::from_micros(until))).collect())
 }
 
 /// Webhooks that have not got all their deliveries yet.

@@ -39,7 +39,7 @@ pub use store::Store;
 pub use system::System;
 pub use tenants::{Erased, Instances, Proof, Tenants};
 pub use usage::{BudgetHolder, Budgets, UsageLedger};
-pub use webhooks::{Deliveries, NewDelivery, Recorded, SealedSecrets, Webhooks};
+pub use webhooks::{Deliveries, NewDelivery, PassOver, Recorded, SealedSecrets, Webhooks};
 
 use crate::time::Timestamp;
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::Overdue;
+use super::{Overdue, PassOver};
 use crate::{
     api_key::ApiKey,
     error::Result,
@@ -61,8 +61,14 @@ pub trait System: Send + Sync {
     async fn newest_events(&self, tenants: &[TenantId]) -> Result<Vec<(TenantId, i64)>>;
     /// At most `limit` webhooks that have not got all their deliveries yet, and fewer than `pending_max` that wait.
     async fn webhooks_behind(&self, pending_max: u32, limit: u32) -> Result<Vec<(TenantId, WebhookId)>>;
-    /// At most `limit` webhooks with a delivery that may be claimed at `now`, those that waited longest first.
-    async fn webhooks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, WebhookId)>>;
+    /// At most `limit` webhooks with a delivery that may be claimed at `now`, those that waited longest first; of tenants
+    /// that are served, and none that are to be passed over.
+    async fn webhooks_due(
+        &self,
+        now: Timestamp,
+        pass_over: &PassOver,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, WebhookId)>>;
     /// Deletes at most `limit` deliveries that came to their end before `before`. Returns how many.
     async fn delete_deliveries(&self, before: Timestamp, limit: u32) -> Result<u64>;
     /// Deletes at most `limit` events from before `before`. Returns how many.

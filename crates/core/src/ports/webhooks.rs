@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::{
     error::Result,
-    id::{DeliveryId, EventId, WebhookId},
+    id::{DeliveryId, EventId, TenantId, WebhookId},
     page::{Page, PageRequest},
     time::Timestamp,
     webhook::{Delivery, DisabledReason, State, Tried, Webhook},
@@ -21,8 +21,8 @@ use crate::{
 pub struct SealedSecrets {
     /// The one that counts.
     pub current: String,
-    /// The one before it, and until when it signs too.
-    pub previous: Option<(String, Timestamp)>,
+    /// Those before it, the newest last, and until when each signs too.
+    pub previous: Vec<(String, Timestamp)>,
 }
 
 impl std::fmt::Debug for SealedSecrets {
@@ -42,6 +42,15 @@ pub struct NewDelivery {
     pub kind: String,
     /// Its session.
     pub session_id: Option<crate::id::SessionId>,
+}
+
+/// Who is tried often enough just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassOver {
+    /// All webhooks of these.
+    pub tenants: Vec<TenantId>,
+    /// These.
+    pub webhooks: Vec<WebhookId>,
 }
 
 /// What came of noting a try.
@@ -74,10 +83,11 @@ pub trait Webhooks: Send + Sync {
     /// # Errors
     /// [`crate::Error::Stale`].
     async fn update(&self, webhook: &Webhook) -> Result<Webhook>;
-    /// Makes another secret the one that counts; the one before it signs too until `overlap_until`.
+    /// Makes another secret the one that counts; the one before it signs too until `overlap_until`, and those before that
+    /// as long as they were to.
     ///
     /// # Errors
-    /// [`crate::Error::NotFound`].
+    /// [`crate::Error::NotFound`]; [`crate::Error::Conflict`] where others do the same again and again.
     async fn rotate(
         &self,
         id: &WebhookId,

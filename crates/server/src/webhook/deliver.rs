@@ -1,7 +1,8 @@
 //! Loop `webhook.deliver`: claims what is due and tries it. Tries run beside the loop, so that a slow receiver holds up
-//! nobody but itself; how many do at the same moment is bounded, for all together and for each webhook.
+//! nobody but itself; how many do at the same moment is bounded, for all together, for each tenant and for each webhook.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use astrfleet_core::{
     Error, Result,
     id::{TenantId, WebhookId},
     policy::Action,
-    ports::{BusEvent, Recorded},
+    ports::{BusEvent, PassOver, Recorded},
     webhook::{Delivery, Outcome, Tried},
 };
 use bytes::Bytes;
@@ -25,9 +26,20 @@ use crate::{auth::SYSTEM, config::seconds, metrics::StateLabel, problem::chain};
 /// this before they sent does not send.
 const CLAIM_MARGIN: Duration = Duration::from_secs(30);
 
+/// The part of all tries that those of one tenant may be, the first one in so many.
+const PART_OF_A_TENANT: usize = 4;
+
+/// How many tries run.
+#[derive(Default)]
+pub(super) struct Busy {
+    tenants: HashMap<TenantId, usize>,
+    webhooks: HashMap<WebhookId, usize>,
+}
+
 /// A try that counts as running until it is dropped.
 struct Slot {
     service: Arc<Service>,
+    tenant: TenantId,
     webhook: WebhookId,
     _permit: OwnedSemaphorePermit,
 }
@@ -35,11 +47,16 @@ struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut busy = self.service.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = busy.get_mut(&self.webhook) {
-            *count -= 1;
-            if *count == 0 {
-                busy.remove(&self.webhook);
-            }
+        one_less(&mut busy.tenants, &self.tenant);
+        one_less(&mut busy.webhooks, &self.webhook);
+    }
+}
+
+fn one_less<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }
@@ -51,7 +68,7 @@ impl Service {
         let mut all = 0;
         while !self.base.stop.is_cancelled() && self.slots.available_permits() > 0 {
             let many = u32::try_from(self.slots.available_permits()).unwrap_or(u32::MAX).min(256);
-            let due = system.webhooks_due(self.base.clock.now(), many).await?;
+            let due = system.webhooks_due(self.base.clock.now(), &self.full(), many).await?;
             let mut some = 0;
             for (tenant, webhook) in &due {
                 some += self.begin(tenant, webhook).await?;
@@ -66,7 +83,7 @@ impl Service {
 
     /// Begins as many tries of a webhook as may run.
     async fn begin(self: &Arc<Self>, tenant: &TenantId, webhook: &WebhookId) -> Result<u64> {
-        let mut slots = self.slots_for(webhook);
+        let mut slots = self.slots_for(tenant, webhook);
         if slots.is_empty() {
             return Ok(0);
         }
@@ -98,14 +115,36 @@ impl Service {
         Ok(count)
     }
 
-    fn slots_for(self: &Arc<Self>, webhook: &WebhookId) -> Vec<Slot> {
-        let most = self.base.config.webhooks.concurrency_per_webhook.max(1);
+    /// How many tries may run for one tenant and for one webhook.
+    fn most(&self) -> (usize, usize) {
+        let config = &self.base.config.webhooks;
+        ((config.concurrency / PART_OF_A_TENANT).max(1), config.concurrency_per_webhook.max(1))
+    }
+
+    /// Those for whom no more tries may run now.
+    fn full(&self) -> PassOver {
+        let (most_of_tenant, most_of_webhook) = self.most();
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenants = busy.tenants.iter().filter(|(_, count)| **count >= most_of_tenant);
+        let webhooks = busy.webhooks.iter().filter(|(_, count)| **count >= most_of_webhook);
+        PassOver {
+            tenants: tenants.map(|(id, _)| id.clone()).collect(),
+            webhooks: webhooks.map(|(id, _)| id.clone()).collect(),
+        }
+    }
+
+    fn slots_for(self: &Arc<Self>, tenant: &TenantId, webhook: &WebhookId) -> Vec<Slot> {
+        let (most_of_tenant, most_of_webhook) = self.most();
         let mut slots = Vec::new();
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while busy.get(webhook).copied().unwrap_or(0) < most {
+        while busy.tenants.get(tenant).is_none_or(|count| *count < most_of_tenant)
+            && busy.webhooks.get(webhook).is_none_or(|count| *count < most_of_webhook)
+        {
             let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else { break };
-            *busy.entry(webhook.clone()).or_default() += 1;
-            slots.push(Slot { service: Arc::clone(self), webhook: webhook.clone(), _permit: permit });
+            *busy.tenants.entry(tenant.clone()).or_default() += 1;
+            *busy.webhooks.entry(webhook.clone()).or_default() += 1;
+            let (tenant, webhook) = (tenant.clone(), webhook.clone());
+            slots.push(Slot { service: Arc::clone(self), tenant, webhook, _permit: permit });
         }
         slots
     }
@@ -171,7 +210,14 @@ impl Service {
         };
         let body = Bytes::from(serde_json::to_vec(event).map_err(Error::internal)?);
         let now = self.base.clock.now();
-        let secrets: Vec<SecretString> = self.secrets(&webhook.id, webhooks.secrets(&webhook.id).await?, now)?;
+        let sealed = webhooks.secrets(&webhook.id).await?;
+        let secrets: Vec<SecretString> = match self.secrets(&webhook.id, sealed, now) {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                tracing::warn!(tenant_id = %tenant, webhook_id = %webhook.id, error = chain(&error), "a webhook cannot sign");
+                return Ok(Some(refused("its secret cannot be read any more: rotate it")));
+            }
+        };
         let id = delivery.event_id.as_str();
         let signatures = signatures(&secrets, id, now.seconds(), &body)?;
         if begun.elapsed() >= CLAIM_MARGIN {

@@ -97,10 +97,11 @@ impl Service {
         self.base.store.webhooks(&changed.tenant_id).update(&changed).await
     }
 
-    /// Makes another secret, which is in the answer and nowhere else. The one before it signs too for a while.
+    /// Makes another secret, which is in the answer and nowhere else. The one before it signs too for a while, as do those
+    /// before that whose time is not over.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::Conflict`].
     pub async fn rotate(&self, tenant: &TenantId, id: &WebhookId) -> Result<(Webhook, SecretString)> {
         let now = self.base.clock.now();
         let until = now.plus(seconds(self.base.config.webhooks.secret_overlap_s));
@@ -148,11 +149,12 @@ impl Service {
         Ok(again)
     }
 
-    /// What a webhook signs with at `now`.
+    /// What a webhook signs with at `now`: also with those before that can still be read.
     pub(super) fn secrets(&self, id: &WebhookId, sealed: SealedSecrets, now: Timestamp) -> Result<Vec<SecretString>> {
-        let previous = sealed.previous.filter(|(_, until)| now < *until).map(|(sealed, _)| sealed);
-        let all = std::iter::once(sealed.current).chain(previous);
-        all.map(|sealed| self.open(id, &sealed)).collect()
+        let mut secrets = vec![self.open(id, &sealed.current)?];
+        let previous = sealed.previous.iter().rev().filter(|(_, until)| now < *until);
+        secrets.extend(previous.filter_map(|(sealed, _)| self.open(id, sealed).ok()));
+        Ok(secrets)
     }
 
     /// What was sealed before `JWT_SECRET` was changed can still be read while the one before it is configured.

@@ -16,15 +16,14 @@ mod sign;
 mod target;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use astrfleet_core::{id::WebhookId, ports::BusEvent};
+use astrfleet_core::{Error, Result, ports::BusEvent};
 use futures_util::StreamExt;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{Notify, OnceCell, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -52,8 +51,8 @@ pub struct Service {
     /// Made when it is first needed: reading this machine's certificates takes a while.
     tls: OnceCell<Arc<ClientConfig>>,
     slots: Arc<Semaphore>,
-    /// How many tries run for each webhook.
-    busy: Mutex<HashMap<WebhookId, usize>>,
+    /// How many tries run for whom.
+    busy: Mutex<deliver::Busy>,
     wake_fan_out: Arc<Notify>,
     wake_deliver: Arc<Notify>,
 }
@@ -80,6 +79,16 @@ impl Service {
     pub fn set_network(&self, network: impl Network + 'static) {
         let network: Box<dyn Network> = Box::new(network);
         self.network.store(Arc::new(network));
+    }
+
+    /// Trusts these instead of whom this machine trusts: for receivers whose certificates nobody else has signed. Counts where
+    /// nothing was sent before.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where something was.
+    pub fn trust(&self, roots: RootCertStore) -> Result<()> {
+        let config = send::tls_config(|builder| builder.with_root_certificates(roots))?;
+        self.tls.set(Arc::new(config)).map_err(Error::internal)
     }
 
     /// Wakes the loops when the bus tells of something, until the process ends.

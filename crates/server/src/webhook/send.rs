@@ -26,7 +26,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
 };
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, client::WantsClientCert};
 use tokio::{net::TcpStream, time::timeout};
 use tower::Service as Connector;
 
@@ -110,25 +110,31 @@ impl Service {
 
     async fn tls(&self) -> Result<Arc<ClientConfig>> {
         let made = self.tls.get_or_try_init(|| async {
-            let make = || -> Result<Arc<ClientConfig>> {
-                let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-                let builder = ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .map_err(Error::internal)?;
-                // A machine without certificates can speak to nobody over TLS, and to others without.
-                let config = match builder.clone().with_native_roots() {
-                    Ok(builder) => builder.with_no_client_auth(),
+            let make = || {
+                tls_config(|builder| match builder.clone().with_native_roots() {
+                    Ok(builder) => builder,
+                    // A machine without certificates can speak to nobody over TLS, and to others without.
                     Err(error) => {
                         tracing::warn!(%error, "webhooks trust nobody: install ca-certificates");
-                        builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+                        builder.with_root_certificates(RootCertStore::empty())
                     }
-                };
-                Ok(Arc::new(config))
+                })
+                .map(Arc::new)
             };
             tokio::task::spawn_blocking(make).await.map_err(Error::internal)?
         });
         made.await.cloned()
     }
+}
+
+/// Speaks TLS with whoever has a certificate of the name that was asked for, signed by somebody whom `trust` trusts.
+pub(super) fn tls_config(
+    trust: impl FnOnce(ConfigBuilder<ClientConfig, WantsVerifier>) -> ConfigBuilder<ClientConfig, WantsClientCert>,
+) -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(Error::internal)?;
+    Ok(trust(builder).with_no_client_auth())
 }
 
 /// Connects to addresses that were looked at, whatever it is asked for.

@@ -2,13 +2,18 @@
 
 use std::{
     collections::HashMap,
-    io,
-    net::{IpAddr, SocketAddr},
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::{Arc, Mutex},
 };
 
 use astrfleet_server::webhook::Network;
+use astrfleet_testkit::parts;
 use async_trait::async_trait;
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -109,4 +114,65 @@ async fn nothing_is_sent_to_where_only_we_can_reach() {
         let refused = world.test.post(&world.owner, "/tenants/acme/webhooks", json!({"url": bad})).await.expect(400);
         assert_eq!(refused.json["field"], "url", "{bad}");
     }
+}
+
+/// A certificate of `name` that nobody has signed, and its key.
+fn certificate(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let made = std::process::Command::new(parts::find("openssl"))
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=receiver", "-addext", &format!("subjectAltName=DNS:{name}")])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", "/dev/stdout", "-out", "/dev/stdout"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (CertificateDer::from_pem_slice(&made.stdout).unwrap(), PrivateKeyDer::from_pem_slice(&made.stdout).unwrap())
+}
+
+/// Takes whatever comes over TLS, one after the other. Returns where, and the names that were asked for.
+fn receiver_over_tls(config: ServerConfig) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (address, config, names) = (listener.local_addr().unwrap(), Arc::new(config), Arc::new(Mutex::default()));
+    let asked: Arc<Mutex<Vec<String>>> = Arc::clone(&names);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream.unwrap());
+            // Whoever does not trust us goes away here.
+            let Ok(1..) = stream.read(&mut [0; 16 * 1024]) else { continue };
+            asked.lock().unwrap().push(stream.conn.server_name().unwrap_or_default().to_owned());
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").unwrap();
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+        }
+    });
+    (address, names)
+}
+
+#[tokio::test]
+async fn over_tls_only_the_name_that_was_asked_for_will_do() {
+    let world = World::configured(|_| {}).await;
+    let (certificate, key) = certificate("hooks.example");
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    world.test.app.webhook.trust(roots).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let (receiver, asked) = receiver_over_tls(config);
+    let public: IpAddr = "93.184.216.34".parse().unwrap();
+    let names = ["hooks.example", "other.example"].map(|name| (name.to_owned(), vec![vec![public]]));
+    let (pretended, connected) = (Mutex::default(), Mutex::default());
+    let pretended = Pretended { names: Mutex::new(names.into()), asked: pretended, connected, receiver };
+    world.test.app.webhook.set_network(Pretender(Arc::new(pretended)));
+    let mut webhooks = Vec::new();
+    for name in ["hooks.example", "other.example"] {
+        let url = format!("https://{name}/hook");
+        webhooks.push(world.webhook(json!({"url": url, "events": ["session.opened"]})).await);
+    }
+    let world = world.started().await;
+    world.session().await;
+    world.until(&webhooks[0], |all| all.first().is_some_and(|one| one["state"] == "succeeded")).await;
+    let all = world.until(&webhooks[1], |all| all.first().is_some_and(|one| one["error"].is_string())).await;
+    assert!(all[0]["error"].as_str().unwrap().contains("certificate"), "{}", all[0]);
+    assert_eq!(*asked.lock().unwrap(), ["hooks.example"], "nothing was said to the other");
 }

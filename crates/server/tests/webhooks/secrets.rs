@@ -26,3 +26,26 @@ async fn for_a_day_both_secrets_sign() {
     let got = world.receiver.wait_for(2).await;
     assert!(!got[1].is_signed_with(old) && got[1].is_signed_with(new));
 }
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_any_more_is_said_to_be_so() {
+    let world = World::new().await;
+    let webhook = world.webhook(json!({"url": world.receiver.url(), "events": ["session.opened"]})).await;
+    let changed = world
+        .test
+        .restarted_with(|config| config.auth.jwt_secret = "another secret, of at least 32 characters".into())
+        .await;
+    let owner = changed.log_in(world.owner.user.clone().unwrap()).await;
+    let world = World { test: changed, owner, ..world };
+    world.test.app.start_loops();
+    world.session().await;
+    let all = world.until(&webhook, |all| all.first().is_some_and(|first| first["error"].is_string())).await;
+    assert_eq!(all[0]["error"], "its secret cannot be read any more: rotate it");
+    assert_eq!((&all[0]["state"], &all[0]["attempts"]), (&json!("pending"), &json!(1)));
+    let path = format!("/tenants/acme/webhooks/{}/rotate-secret", webhook["id"].as_str().unwrap());
+    let rotated = world.test.post(&world.owner, &path, json!({})).await.expect(200).json;
+    world.test.advance(Duration::from_secs(6));
+    let got = world.receiver.wait_for(1).await;
+    assert_eq!(got[0].signatures.len(), 1, "the one before it cannot be read");
+    assert!(got[0].is_signed_with(rotated["secret"].as_str().unwrap()));
+}

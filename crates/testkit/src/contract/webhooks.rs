@@ -7,8 +7,9 @@ use astrfleet_core::{
     event::Kind,
     id::{DeliveryId, EventId, TenantId},
     page::PageRequest,
-    ports::{Deliveries, NewDelivery, Recorded, Store},
+    ports::{Deliveries, NewDelivery, PassOver, Recorded, Store},
     session::Session,
+    tenant::{Status, Tenant},
     time::Timestamp,
     webhook::{Delivery, DisabledReason, Outcome, SCHEDULE, State, Tried, Webhook},
 };
@@ -138,12 +139,28 @@ async fn secrets(store: &dyn Store, make: &Make) {
     let webhook = stored_webhook(store, make, &tenant).await;
     let webhooks = store.webhooks(&tenant);
     let secrets = webhooks.secrets(&webhook.id).await.unwrap();
-    assert_eq!((secrets.current.as_str(), secrets.previous), ("sealed", None));
+    assert_eq!((secrets.current.as_str(), secrets.previous), ("sealed", Vec::new()));
     let rotated = webhooks.rotate(&webhook.id, "second", after(60), after(1)).await.unwrap();
     assert_eq!((rotated.previous_secret_until, rotated.version), (Some(after(60)), 2));
-    webhooks.rotate(&webhook.id, "third", after(70), after(2)).await.unwrap();
+    let previous = async || webhooks.secrets(&webhook.id).await.unwrap().previous;
+    assert_eq!(previous().await, [("sealed".to_owned(), after(60))]);
+    let rotated = webhooks.rotate(&webhook.id, "third", after(70), after(2)).await.unwrap();
+    assert_eq!(rotated.previous_secret_until, Some(after(70)));
+    let both = [("sealed".to_owned(), after(60)), ("second".to_owned(), after(70))];
+    assert_eq!(previous().await, both, "each until its own end");
     let secrets = webhooks.secrets(&webhook.id).await.unwrap();
-    assert_eq!((secrets.current.as_str(), &secrets.previous), ("third", &Some(("second".to_owned(), after(70)))));
+    assert_eq!(secrets.current, "third");
+    webhooks.rotate(&webhook.id, "fourth", after(80), after(60)).await.unwrap();
+    assert_eq!(previous().await, [("second".to_owned(), after(70)), ("third".to_owned(), after(80))], "one is over");
+    for more in 0..9 {
+        webhooks.rotate(&webhook.id, &format!("more {more}"), after(80), after(60)).await.unwrap();
+    }
+    assert_eq!(previous().await.len(), 4, "no more than that");
+    webhooks.rotate(&webhook.id, "last", after(200), after(100)).await.unwrap();
+    assert_eq!(previous().await, [("more 8".to_owned(), after(200))]);
+    let all = join_all((0..3).map(|n| webhooks.rotate(&webhook.id, ["a", "b", "c"][n], after(200), after(100)))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(previous().await.len(), 4, "none is lost where several do so at the same moment");
     assert!(!format!("{secrets:?}").contains("third"), "not even sealed ones are shown");
 }
 
@@ -242,7 +259,14 @@ async fn claims(store: &dyn Store, make: &Make) {
     assert!(claimed.iter().all(|delivery| delivery.attempts == 1 && delivery.state == State::Pending));
     assert_eq!(ours.claim(after(1), LIFE, 9).await.unwrap(), [], "whoever claimed them has them");
     let system = store.system("the suite of the store");
-    let due = async || system.webhooks_due(after(1), 1_000).await.unwrap().iter().any(|(_, id)| *id == webhook.id);
+    let due = async || {
+        system
+            .webhooks_due(after(1), &PassOver::default(), 1_000)
+            .await
+            .unwrap()
+            .iter()
+            .any(|(_, id)| *id == webhook.id)
+    };
     assert!(!due().await);
 
     // One that was not tried comes back as it was; one whose claim ran out, too.
@@ -338,11 +362,20 @@ async fn giving_up(store: &dyn Store, make: &Make) {
         let first = told(store, make, &webhook, &session).await;
         let second = told(store, make, &webhook, &session).await;
         let ours = deliveries(store, &webhook);
+        let mut at = NOW.plus(PATIENCE);
         if reason == DisabledReason::Failing {
             let claimed = ours.claim(NOW, LIFE, 9).await.unwrap();
             assert_eq!(ours.record(&claimed[0], &tried(outcome), NOW, 0, PATIENCE).await.unwrap(), Recorded::Noted);
+            // The second one after all that time: it has heard little, and two bad moments are not five days.
+            for number in 2..8 {
+                let now = at.plus(Duration::from_hours(12 * (number - 2)));
+                let claimed = ours.claim(now, LIFE, 9).await.unwrap();
+                assert_eq!(ids(&claimed), std::slice::from_ref(&first.id), "{number}");
+                let recorded = ours.record(&claimed[0], &tried(outcome), now, 0, PATIENCE).await.unwrap();
+                assert_eq!(recorded, Recorded::Noted, "{number}");
+            }
+            at = at.plus(Duration::from_hours(100));
         }
-        let at = NOW.plus(PATIENCE);
         let claimed = ours.claim(at, LIFE, 9).await.unwrap();
         assert_eq!(ids(&claimed), std::slice::from_ref(&first.id));
         let recorded = ours.record(&claimed[0], &tried(outcome), at, 0, PATIENCE).await.unwrap();
@@ -356,6 +389,8 @@ async fn giving_up(store: &dyn Store, make: &Make) {
         let notice = store.events(&tenant).after(newest - 1, None, 1).await.unwrap().pop().unwrap();
         assert_eq!(notice.kind, "webhook.disabled");
         assert_eq!(notice.data["webhook"]["id"], webhook.id.as_str());
+        assert_eq!(notice.data["webhook"]["host"], "example.com");
+        assert!(!notice.data.to_string().contains("größe"), "the rest of an address is often a secret");
         let on = Webhook { enabled: true, disabled_reason: None, ..off };
         let on = store.webhooks(&tenant).update(&on).await.unwrap();
         assert_eq!((on.enabled, on.failing_since, on.disabled_reason), (true, None, None), "as if nothing had been");
@@ -373,11 +408,26 @@ async fn across_tenants(store: &dyn Store, make: &Make) {
         waiting.push((webhook, delivery));
     }
     let system = store.system("the suite of the store");
-    let due: Vec<_> = system.webhooks_due(NOW, 1_000).await.unwrap();
+    let due = system.webhooks_due(NOW, &PassOver::default(), 1_000).await.unwrap();
     for (webhook, _) in &waiting {
         assert_eq!(due.iter().filter(|(_, id)| *id == webhook.id).count(), 1);
     }
-    assert_eq!(system.webhooks_due(NOW, 1).await.unwrap().len(), 1);
+    assert_eq!(system.webhooks_due(NOW, &PassOver::default(), 1).await.unwrap().len(), 1);
+    let due = async |pass_over: PassOver| {
+        let due = system.webhooks_due(NOW, &pass_over, 1_000).await.unwrap();
+        let is_due = |webhook: &Webhook| due.iter().any(|(_, id)| *id == webhook.id);
+        (is_due(&waiting[0].0), is_due(&waiting[1].0))
+    };
+    let webhooks = vec![waiting[0].0.id.clone(), make.ids.webhook()];
+    assert_eq!(due(PassOver { webhooks, ..PassOver::default() }).await, (false, true), "one that is passed over");
+    let tenants = vec![make.ids.tenant(), theirs.clone()];
+    assert_eq!(due(PassOver { tenants, ..PassOver::default() }).await, (true, false));
+    let served = store.tenants().get(&ours).await.unwrap();
+    let suspended = Tenant { status: Status::Suspended, ..served };
+    let suspended = store.tenants().update(&suspended).await.unwrap();
+    assert_eq!(due(PassOver::default()).await, (false, true), "what is not served waits");
+    store.tenants().update(&Tenant { status: Status::Active, ..suspended }).await.unwrap();
+    assert_eq!(due(PassOver::default()).await, (true, true));
     let (webhook, delivery) = &waiting[0];
     let foreign = store.deliveries(&theirs, &webhook.id);
     assert_eq!(foreign.claim(NOW, LIFE, 9).await.unwrap(), [], "another tenant's");
