@@ -171,8 +171,9 @@ impl App {
     pub fn start_loops(&self) {
         self.auth.listen();
         self.tenant.listen();
-        // Whoever talks to bots has to know where they are.
-        let talks = [Role::Session, Role::Message, Role::Manager].iter().any(|role| self.roles.contains(role));
+        // Whoever talks to bots has to know where they are: the role `tenant` too, for exports have their channels.
+        let talks =
+            [Role::Tenant, Role::Session, Role::Message, Role::Manager].iter().any(|role| self.roles.contains(role));
         let is_alone = self.manager.keeps_bots();
         let learning = (talks && !is_alone).then(|| manager::learning(self));
         let loops: Vec<Loop> = self

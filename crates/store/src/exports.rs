@@ -43,6 +43,8 @@ statements! {
         WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND state = 'running'";
     FINISH = "export.finish", "UPDATE exports SET state = $4, size_bytes = $5, sha256 = $6, failure = $7, updated_at = $8
         WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND state = 'running'";
+    RELEASE = "export.release", "UPDATE exports SET state = 'pending', attempts = attempts - 1, done = 0, updated_at = $4
+        WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND state = 'running'";
     COUNT_MESSAGES = "export.count_messages", "SELECT COUNT(*) FROM messages WHERE tenant_id = $1";
     COUNT_ATTACHMENTS = "export.count_attachments", "SELECT COUNT(*) FROM attachments WHERE tenant_id = $1";
     MESSAGES = "export.messages", concat!("SELECT ", message_columns!(), " FROM messages
@@ -204,6 +206,16 @@ impl Exports for ExportRows {
                 .bind(now.micros())
         )?;
         Ok(noted == 1)
+    }
+
+    async fn release(&self, id: &ExportId, attempt: i64, now: Timestamp) -> Result<bool> {
+        let released = affected!(
+            &self.db,
+            Scope::Tenant(&self.tenant),
+            RELEASE,
+            sqlx::query(RELEASE.sql).bind(self.tenant.as_str()).bind(id.as_str()).bind(attempt).bind(now.micros())
+        )?;
+        Ok(released == 1)
     }
 
     async fn finish(

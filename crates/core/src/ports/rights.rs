@@ -73,6 +73,9 @@ pub trait Exports: Send + Sync {
     async fn claim(&self, id: &ExportId, attempts: i64, now: Timestamp) -> Result<bool>;
     /// Notes how far it is. Returns whether it is still the one with the number `attempt`.
     async fn progress(&self, id: &ExportId, attempt: i64, done: u64, total: u64, now: Timestamp) -> Result<bool>;
+    /// Gives it back as if the attempt with this number had not been: whoever made it writes nothing any more. Returns
+    /// whether it was still that one.
+    async fn release(&self, id: &ExportId, attempt: i64, now: Timestamp) -> Result<bool>;
     /// Ends it: with the size and the SHA-256 of its archive, or with the reason why there is none. Returns whether it
     /// was still the one with the number `attempt`.
     async fn finish(

@@ -85,6 +85,16 @@ pub async fn all(store: &dyn Store, make: &Make) {
     assert_eq!((failed.state, failed.failure.as_deref()), (State::Failed, Some("the disk\u{fffd} is full")));
     assert_eq!(open(at(99)).await, []);
 
+    let stopped = export(make, &tenant, at(2_000));
+    ours.insert(&stopped).await.unwrap();
+    assert!(ours.claim(&stopped.id, 0, at(8)).await.unwrap());
+    assert!(!ours.release(&stopped.id, 2, at(9)).await.unwrap(), "another attempt");
+    assert!(!theirs.release(&stopped.id, 1, at(9)).await.unwrap());
+    assert!(ours.release(&stopped.id, 1, at(9)).await.unwrap());
+    assert!(!ours.release(&stopped.id, 1, at(9)).await.unwrap(), "once");
+    assert_eq!(open(NOW).await, [(stopped.id.clone(), 0)], "it waits, and the attempt does not count");
+    ours.delete(&stopped.id).await.unwrap();
+
     let expired = system.expired_exports(at(1_000), 99).await.unwrap();
     let expired: Vec<_> = expired.into_iter().filter(|export| export.tenant_id == tenant).collect();
     assert_eq!(expired, [done], "the moment included");

@@ -76,22 +76,33 @@ pub(super) async fn request(app: &App, tenant: &TenantId, actor: &str) -> Result
 pub(super) async fn delete(app: &App, tenant: &TenantId, id: &ExportId) -> Result<()> {
     let exports = app.store.exports(tenant);
     let export = exports.get(id).await?;
-    // The archive last: whoever writes it just now deletes it itself when it finds its row gone.
+    // The archive first: while its row is there, whoever asks again, and the loop when its time is over, know of it.
+    app.blobs.delete(&export.blob_key()).await?;
     exports.delete(id).await?;
-    app.blobs.delete(&export.blob_key()).await
+    if matches!(export.state, State::Pending | State::Running) {
+        // Somebody may have stored it in between. Whoever does so later deletes it when they find its row gone.
+        app.blobs.delete(&export.blob_key()).await?;
+    }
+    Ok(())
 }
 
 /// Deletes all exports of a tenant. Returns how many there were.
 pub(super) async fn delete_all(app: &App, tenant: &TenantId) -> Result<u64> {
     let mut deleted = 0;
-    for export in app.store.exports(tenant).list(KEPT_MAX).await? {
-        match delete(app, tenant, &export.id).await {
-            Ok(()) => deleted += 1,
-            Err(Error::NotFound { .. }) => {}
-            Err(error) => return Err(error),
+    loop {
+        // Two who asked at the same moment may have made more than are to be kept.
+        let some = app.store.exports(tenant).list(KEPT_MAX).await?;
+        if some.is_empty() {
+            return Ok(deleted);
+        }
+        for export in some {
+            match delete(app, tenant, &export.id).await {
+                Ok(()) => deleted += 1,
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
-    Ok(deleted)
 }
 
 pub(super) fn export(app: &App) -> Loop {
@@ -135,6 +146,12 @@ async fn write_one(app: &App, export: &Export, attempts: i64) -> Result<bool> {
     let written = write(app, export, attempt).await;
     let outcome = match written {
         Ok(written) => Ok(written),
+        // That is nobody's fault: another process begins it at once.
+        Err(_) if app.stop.is_cancelled() => {
+            exports.release(&export.id, attempt, app.clock.now()).await?;
+            tracing::info!(export_id = %export.id, "an export waits for another process: this one ends");
+            return Ok(true);
+        }
         // It goes on with the next run, from its beginning.
         Err(error) if attempt < ATTEMPTS_MAX => {
             tracing::warn!(export_id = %export.id, attempt, error = chain(&error), "an export broke off");
@@ -147,8 +164,9 @@ async fn write_one(app: &App, export: &Export, attempts: i64) -> Result<bool> {
     };
     if !exports.finish(&export.id, attempt, outcome, app.clock.now()).await? {
         // Deleted meanwhile, or somebody else's.
-        if exports.get(&export.id).await.is_err() {
-            app.blobs.delete(&export.blob_key()).await?;
+        match exports.get(&export.id).await {
+            Err(Error::NotFound { .. }) => app.blobs.delete(&export.blob_key()).await?,
+            outcome => drop(outcome?),
         }
         return Ok(true);
     }

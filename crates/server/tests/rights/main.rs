@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test where they stand")]
 
-use std::{collections::BTreeMap, time::Duration};
+mod erasure;
+mod exports;
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use astrfleet_core::{
     blocklist::Block,
     bridge::Arrival,
-    export::{LEFT_OUT, TAKEN_IN},
     id::SessionId,
     message::{Author, Message, Sender, State},
     policy::Role,
@@ -15,11 +20,13 @@ use astrfleet_core::{
     session::{Session, State as SessionState},
     tenant::Tenant,
 };
-use astrfleet_server::tenant::TenantChange;
-use astrfleet_testkit::app::{Answer, Caller, TestApp};
-use aws_lc_rs::digest::{SHA256, digest};
+use astrfleet_server::{role::Role as Part, tenant::TenantChange};
+use astrfleet_testkit::{
+    app::{Answer, Caller, TestApp},
+    watched::{Eyes, WatchedBlobs},
+};
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 
 async fn session(app: &TestApp, caller: &Caller, end_user: &str, channel: &str) -> String {
     let body = json!({"end_user": end_user, "channel": channel});
@@ -237,31 +244,6 @@ async fn a_long_history_is_searched_by_its_index_and_what_is_new_without() {
     assert_eq!(all.json["items"].as_array().unwrap().len(), 200);
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(digest(&SHA256, bytes).as_ref())
-}
-
-/// The files of an archive, by name.
-fn unpacked(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    let tar = zstd::decode_all(archive).unwrap();
-    let (mut files, mut rest) = (BTreeMap::new(), &tar[..]);
-    while rest.first().is_some_and(|byte| *byte != 0) {
-        let text = |range: std::ops::Range<usize>| {
-            std::str::from_utf8(&rest[range]).unwrap().trim_end_matches('\0').to_owned()
-        };
-        let size = usize::from_str_radix(&text(124..136), 8).unwrap();
-        assert_eq!(text(257..262), "ustar");
-        files.insert(text(0..100), rest[512..512 + size].to_vec());
-        rest = &rest[512 + size.next_multiple_of(512)..];
-    }
-    assert!(rest.iter().all(|byte| *byte == 0) && rest.len() >= 1_024, "its end");
-    files
-}
-
 async fn file(app: &TestApp, tenant: &Tenant, content: &'static [u8]) -> astrfleet_core::attachment::Attachment {
     let stream = futures_util::stream::iter([Ok(bytes::Bytes::from_static(content))]).boxed();
     app.app.message.keep_file(tenant, "a.txt", Some("text/plain"), stream).await.unwrap()
@@ -305,110 +287,16 @@ async fn brought(app: &TestApp, tenant: &Tenant, umo: &str, number: &str, sender
     app.store.bridge(&tenant.id).take_in(inbound).await.unwrap().message
 }
 
-#[tokio::test]
-async fn an_export_has_everything_but_secrets_and_expires() {
-    let app = TestApp::new().await;
-    let tenant = app.tenant("acme").await;
-    let owner = app.member(&tenant, Role::Owner).await;
-    app.api_key(&tenant, &[astrfleet_core::api_key::Scope::Chat]).await;
-    let session = SessionId::parse(&session(&app, &owner, "小明", "api").await).unwrap();
-    for number in 0..300 {
-        said(&app, &tenant, &session, format!("订单 {number}")).await;
-    }
-    brought(&app, &tenant, "tg1:GroupMessage:42", "1", "7").await;
-    let kept = file(&app, &tenant, b"content of a file").await;
-    let webhook = json!({"url": "https://93.184.215.14/told", "description": "ours"});
-    let secret = app.post(&owner, "/tenants/acme/webhooks", webhook).await.expect(201).json["secret"].clone();
-
-    let asked = app.post(&owner, "/tenants/acme/exports", json!({})).await.expect(202);
-    let path = asked.header("location").strip_prefix("/api/v1").unwrap().to_owned();
-    assert_eq!(asked.json["state"], "pending");
-    app.post(&owner, "/tenants/acme/exports", json!({})).await.expect(409);
-    app.get(&owner, &format!("{path}/archive")).await.expect(409);
-    assert_eq!(run(&app, "rights.export").await, 1);
-    let done = app.get(&owner, &path).await.expect(200);
-    assert_eq!(
-        (&done.json["state"], &done.json["done"], &done.json["total"]),
-        (&json!("done"), &json!(302), &json!(302))
-    );
-
-    let request = axum::http::Request::builder().uri(format!("/api/v1{path}/archive"));
-    let bearer = secrecy::ExposeSecret::expose_secret(owner.credential.as_ref().unwrap()).to_owned();
-    let request = request.header("authorization", format!("Bearer {bearer}")).body(axum::body::Body::empty()).unwrap();
-    let answer = app.raw(request).await;
-    let archive = if let Some(link) = answer.headers().get("location") {
-        // Where archives lie in an S3: nobody who has the link needs more.
-        assert_eq!(answer.status(), 307);
-        let there = reqwest::get(link.to_str().unwrap()).await.unwrap().error_for_status().unwrap();
-        there.bytes().await.unwrap()
-    } else {
-        assert_eq!(answer.headers()["content-type"], "application/zstd");
-        axum::body::to_bytes(answer.into_body(), 1 << 24).await.unwrap()
-    };
-    assert_eq!(done.json["sha256"], sha256(&archive));
-    assert_eq!(done.json["size"], archive.len());
-
-    let mut files = unpacked(&archive);
-    let manifest: Value = serde_json::from_slice(&files.remove("manifest.json").unwrap()).unwrap();
-    let listed = manifest["files"].as_array().unwrap();
-    assert_eq!(listed.len(), files.len(), "all of them");
-    for file in listed {
-        assert_eq!(file["sha256"], sha256(&files[file["name"].as_str().unwrap()]), "{file}");
-    }
-    let counts =
-        [("messages", 301), ("sessions", 2), ("members", 1), ("attachments", 1), ("files", 1), ("webhooks", 1)];
-    for (kind, count) in counts {
-        assert_eq!(manifest["counts"][kind], count, "{kind}");
-    }
-    for (table, name) in TAKEN_IN {
-        assert!(manifest["counts"][name].is_u64(), "{table} is said to be in {name}");
-    }
-    assert_eq!(manifest["left_out"].as_object().unwrap().len(), LEFT_OUT.len(), "{}", manifest["left_out"]);
-    let messages = String::from_utf8(files["messages/000001.jsonl"].clone()).unwrap();
-    let first: Value = serde_json::from_str(messages.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["text"], messages.lines().count()), (&json!("订单 0"), 301));
-    let last: Value = serde_json::from_str(messages.lines().last().unwrap()).unwrap();
-    assert_eq!(last["sender"], json!({"id": "7", "name": "somebody"}));
-    assert!(String::from_utf8_lossy(&files["sessions/000001.jsonl"]).contains("tg1:GroupMessage:42"));
-    assert!(String::from_utf8_lossy(&files["webhooks/000001.jsonl"]).contains("93.184.215.14"));
-    assert_eq!(files[&format!("files/{}", kept.id)], b"content of a file");
-    let whole: Vec<u8> = files.into_values().flatten().collect();
-    let whole = String::from_utf8_lossy(&whole);
-    assert!(!whole.contains("argon2") && !whole.contains(secret.as_str().unwrap()), "no password and no secret");
-    let key = format!("{}/exports/{}.tar.zst", tenant.id, asked.json["id"].as_str().unwrap());
-    assert!(app.app.blobs.get(&key).await.is_ok());
-
-    app.advance(Duration::from_hours(7 * 24));
-    assert_eq!(run(&app, "rights.export").await, 1);
-    let owner = app.log_in(owner.user.unwrap()).await;
-    app.get(&owner, &path).await.expect(404);
-    assert!(app.app.blobs.get(&key).await.is_err(), "with its archive");
-}
-
-#[tokio::test]
-async fn an_export_whose_process_died_is_begun_anew_and_a_deleted_one_comes_to_nothing() {
-    let app = TestApp::new().await;
-    let tenant = app.tenant("acme").await;
-    let owner = app.member(&tenant, Role::Owner).await;
-    let asked = app.post(&owner, "/tenants/acme/exports", json!({})).await.expect(202);
-    let id = astrfleet_core::id::ExportId::parse(asked.json["id"].as_str().unwrap()).unwrap();
-    let path = format!("/tenants/acme/exports/{id}");
-    let exports = app.store.exports(&tenant.id);
-    assert!(exports.claim(&id, 0, app.app.clock.now()).await.unwrap(), "by a process that dies");
-    assert_eq!(run(&app, "rights.export").await, 0, "somebody works on it");
-    app.advance(Duration::from_mins(6));
-    assert_eq!(run(&app, "rights.export").await, 1);
-    assert_eq!(app.get(&owner, &path).await.expect(200).json["state"], "done");
-    assert!(
-        !exports.finish(&id, 1, Err("late".to_owned()), app.app.clock.now()).await.unwrap(),
-        "the dead one is late"
-    );
-
-    app.delete(&owner, &path).await.expect(204);
-    app.get(&owner, &path).await.expect(404);
-    let asked = app.post(&owner, "/tenants/acme/exports", json!({})).await.expect(202);
-    app.delete(&owner, &format!("/tenants/acme/exports/{}", asked.json["id"].as_str().unwrap())).await.expect(204);
-    assert_eq!(run(&app, "rights.export").await, 0);
+/// The same platform in another process, whose storage of files is watched and can be taken away.
+async fn with_storage(app: &TestApp) -> (TestApp, Eyes, Arc<AtomicBool>) {
+    let (eyes, is_away) = (Eyes::default(), Arc::new(AtomicBool::new(false)));
+    let other = app
+        .beside(Part::ALL, |ports, _| {
+            let inner = Arc::clone(&ports.blobs);
+            ports.blobs = Arc::new(WatchedBlobs { inner, eyes: eyes.clone(), is_away: Arc::clone(&is_away) });
+        })
+        .await;
+    (other, eyes, is_away)
 }
 
 #[tokio::test]
@@ -475,64 +363,4 @@ async fn what_was_told_is_kept_no_longer_than_what_was_said() {
     app.app.tenant.change(current, change).await.unwrap();
     assert_eq!(run(&app, "rights.retain").await, 3, "two events and a session");
     assert_eq!(told().await, ["eve"]);
-}
-
-/// What a statement says, if one of our published keys signed it.
-async fn verified(app: &TestApp, statement: &str) -> Value {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    let keys = app.get(&Caller::nobody(), "//.well-known/jwks.json").await.expect(200);
-    let public = URL_SAFE_NO_PAD.decode(keys.json["keys"][0]["x"].as_str().unwrap()).unwrap();
-    let (signed, signature) = statement.rsplit_once('.').unwrap();
-    let key = aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, public);
-    key.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split_once('.').unwrap().1).unwrap()).unwrap()
-}
-
-#[tokio::test]
-async fn an_end_user_is_erased_with_all_they_said_and_nobody_else() {
-    let app = TestApp::new().await;
-    let tenant = app.tenant("acme").await;
-    let admin = app.member(&tenant, Role::Admin).await;
-    let (here, there) =
-        (session(&app, &admin, "小 明/1", "api").await, session(&app, &admin, "小 明/1", "telegram").await);
-    let other = session(&app, &admin, "ada", "api").await;
-    let content = file(&app, &tenant, b"a photo").await;
-    let body = json!({"text": "mine", "attachments": [content.id]});
-    app.post(&admin, &format!("/tenants/acme/sessions/{here}/messages?wait=0"), body).await.expect(202);
-    says(&app, &admin, &there, "mine too").await.expect(202);
-    says(&app, &admin, &other, "not mine").await.expect(202);
-    let group = brought(&app, &tenant, "tg1:GroupMessage:42", "1", "小 明/1").await;
-    let of_another = brought(&app, &tenant, "tg1:GroupMessage:42", "2", "8").await;
-    let owner = app.member(&tenant, Role::Owner).await;
-    let export = app.post(&owner, "/tenants/acme/exports", json!({})).await.expect(202).json;
-    assert_eq!(run(&app, "rights.export").await, 1);
-
-    let path = "/tenants/acme/end-users/%E5%B0%8F%20%E6%98%8E%2F1/erase";
-    let erased = app.post(&admin, path, json!({})).await.expect(200);
-    assert_eq!(
-        (&erased.json["sessions"], &erased.json["messages"], &erased.json["attachments"]),
-        (&json!(2), &json!(3), &json!(1))
-    );
-    let said = verified(&app, erased.json["statement"].as_str().unwrap()).await;
-    assert_eq!(said["rows"], json!({"sessions": 2, "messages": 3, "attachments": 1, "events": 5, "exports": 1}));
-    assert_eq!((&said["sub"], &said["erased"]), (&json!(tenant.id), &json!("end_user")));
-    assert_eq!(said["end_user_sha256"], sha256(format!("{}/小 明/1", tenant.id).as_bytes()));
-    let left = app.get(&admin, "/tenants/acme/messages?q=mine").await.expect(200);
-    assert_eq!(left.json["items"].as_array().unwrap().len(), 1);
-    app.get(&admin, &format!("/tenants/acme/sessions/{here}")).await.expect(404);
-    assert!(app.app.blobs.get(&content.blob_key()).await.is_err());
-    let messages = app.store.messages(&tenant.id);
-    assert!(messages.get(&group.id).await.is_err() && messages.get(&of_another.id).await.is_ok());
-    for event in app.store.events(&tenant.id).after(0, None, 99).await.unwrap() {
-        assert!(!event.data.to_string().contains("小 明"), "{event:?}");
-    }
-    app.get(&owner, &format!("/tenants/acme/exports/{}", export["id"].as_str().unwrap())).await.expect(404);
-    let log = app.get(&admin, "/tenants/acme/audit-log").await.expect(200);
-    assert_eq!(log.json["items"][0]["action"], "end_user.erase");
-    assert!(!log.text.contains("小 明"), "the log does not say who it was");
-    for bad in ["%00", "a%0d%0ab", &"x".repeat(513)] {
-        app.post(&admin, &format!("/tenants/acme/end-users/{bad}/erase"), json!({})).await.expect(400);
-    }
-    let nobody = app.post(&admin, "/tenants/acme/end-users/nobody/erase", json!({})).await.expect(200);
-    assert_eq!(nobody.json["sessions"], 0);
 }
