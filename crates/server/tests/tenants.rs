@@ -7,9 +7,11 @@ use std::time::Duration;
 use astrfleet_core::{
     instance::{Desired, Event, Instance},
     policy::Role,
+    ports::{Holder, Store, Taken, erasure_lease},
 };
 use astrfleet_testkit::app::{Caller, TestApp};
-use serde_json::json;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_tenant_is_there_at_once_and_its_bot_is_on_its_way() {
@@ -148,6 +150,36 @@ async fn a_deleted_tenant_can_be_resumed_until_its_grace_is_over_and_is_then_era
     let nobody = app.app.ids.tenant();
     app.get(&admin, &format!("/tenants/{nobody}/erasure")).await.expect(404);
     assert_eq!(run_erasures(&app).await, 0);
+}
+
+#[tokio::test]
+async fn a_tenant_is_erased_by_one_process_at_a_time_which_counts_all_of_it() {
+    let app = TestApp::new().await;
+    let (admin, tenant) = (app.admin().await, app.tenant("acme").await);
+    app.post(&admin, "/tenants/acme/sessions", json!({"end_user": "ada"})).await.expect(201);
+    app.delete(&admin, "/tenants/acme").await.expect(202);
+    app.advance(Duration::from_hours(7 * 24));
+    assert_eq!(run_erasures(&app).await, 1);
+    erased(&app, app.instance(&tenant).await).await;
+
+    // Another process is at it, and stops before its end.
+    let (leases, lease) = (app.store.leases(), erasure_lease(&tenant.id, None));
+    let other = Holder { id: "another process".to_owned(), url: String::new() };
+    let Taken::Ours(epoch) = leases.take(&lease, &other, Duration::from_hours(1)).await.unwrap() else { panic!() };
+    assert_eq!(run_erasures(&app).await, 0);
+    assert_eq!(
+        app.store.retention(&tenant.id).end_user_sessions("ada", 9).await.unwrap().len(),
+        1,
+        "nothing is touched"
+    );
+    assert!(leases.release(&lease, &other.id, epoch).await.unwrap());
+    assert_eq!(run_erasures(&app).await, 1);
+    let entry = app.store.audit(None).find("tenant.erase", tenant.id.as_str()).await.unwrap();
+    assert_eq!(entry.detail["rows"]["sessions"], 1);
+    let statement = entry.detail["statement"].as_str().unwrap().split('.').nth(1).unwrap();
+    let said: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(statement).unwrap()).unwrap();
+    assert_eq!(said["run"], 2, "{said}");
+    assert_eq!(leases.get(&lease).await.unwrap(), None, "nothing of the tenant is left");
 }
 
 #[tokio::test]

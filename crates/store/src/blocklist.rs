@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use crate::{
     db::Db,
     scope::Scope,
-    statement::{change, read, statements},
+    statement::{affected, change, read, statements},
     values::{micros, moment, read_id, read_number, storable},
 };
 
@@ -34,6 +34,7 @@ statements! {
     LIST = "blocklist.list", concat!("SELECT ", columns!(), " FROM blocklist
         WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $3");
     REMOVE = "blocklist.remove", concat!("DELETE FROM blocklist WHERE tenant_id = $1 AND id = $2 RETURNING ", columns!());
+    FORGET_REASONS = "blocklist.forget_reasons", "UPDATE blocklist SET reason = NULL WHERE tenant_id = $1 AND end_user = $2";
     COUNT = "blocklist.count", "SELECT COUNT(*) FROM blocklist WHERE tenant_id = $1";
     IN_FORCE = "blocklist.in_force", concat!("SELECT ", columns!(), " FROM blocklist
         WHERE tenant_id = $1 AND (blocked_until IS NULL OR blocked_until > $2) ORDER BY id DESC LIMIT $3");
@@ -116,6 +117,16 @@ impl Blocklist for BlockRows {
             .bind(id.as_str())
             .fetch_all(pool))?;
         one(removed)
+    }
+
+    async fn forget_reasons(&self, end_user: &str) -> Result<u64> {
+        let forgotten = affected!(
+            &self.db,
+            Scope::Tenant(&self.tenant),
+            FORGET_REASONS,
+            sqlx::query(FORGET_REASONS.sql).bind(self.tenant.as_str()).bind(storable(end_user))
+        )?;
+        Ok(forgotten)
     }
 
     async fn count(&self) -> Result<u64> {

@@ -30,7 +30,8 @@ statements! {
     ERASE_INVITATIONS = "tenant.erase_invitations", "DELETE FROM invitations WHERE tenant_id = $1";
     ERASE_MEMBERS = "tenant.erase_members", "DELETE FROM members WHERE tenant_id = $1";
     ERASE_INSTANCES = "tenant.erase_instances", "DELETE FROM instances WHERE tenant_id = $1";
-    ERASE_LEASES = "tenant.erase_leases", "DELETE FROM leases WHERE name = 'queue/' || $1";
+    ERASE_LEASES = "tenant.erase_leases",
+        "DELETE FROM leases WHERE name = 'queue/' || $1 OR name LIKE 'erasure/' || $1 || '%'";
     ERASE_TENANT = "tenant.erase", "DELETE FROM tenants WHERE id = $1";
 }
 

@@ -58,6 +58,20 @@ statements! {
                 SELECT 1 FROM events WHERE events.tenant_id = $1 AND events.seq = old.event_seq
             ) ORDER BY id LIMIT $2
         )";
+    REST_USAGE = "retention.rest_usage", "DELETE FROM usage_records WHERE tenant_id = $1 AND id IN (
+            SELECT id FROM usage_records WHERE tenant_id = $1 ORDER BY id LIMIT $2
+        )";
+    REST_SEARCH = "retention.rest_search", "DELETE FROM search_blocks WHERE tenant_id = $1 AND (bucket, first_id) IN (
+            SELECT bucket, first_id FROM search_blocks WHERE tenant_id = $1 ORDER BY bucket, first_id LIMIT $2
+        )";
+    REST_ATTACHMENTS = "retention.rest_attachments", "DELETE FROM attachments WHERE tenant_id = $1 AND id IN (
+            SELECT id FROM attachments WHERE tenant_id = $1 ORDER BY id LIMIT $2
+        )";
+    REST_SESSIONS = "retention.rest_sessions", "DELETE FROM sessions WHERE tenant_id = $1 AND id IN (
+            SELECT id FROM sessions WHERE tenant_id = $1 AND NOT EXISTS (
+                SELECT 1 FROM messages WHERE messages.tenant_id = $1 AND messages.session_id = sessions.id
+            ) ORDER BY id LIMIT $2
+        )";
     HAS_CHANNELS = "retention.has_channels",
         "SELECT COUNT(*) FROM (SELECT 1 FROM sessions WHERE tenant_id = $1 AND umo IS NOT NULL LIMIT 1) AS channels";
     SENDERS = "retention.senders",
@@ -188,6 +202,25 @@ impl Retention for RetentionRows {
             sqlx::query(DELIVERIES.sql).bind(self.tenant.as_str()).bind(i64::from(limit))
         )?;
         Ok(Erased::from([("events".to_owned(), events), ("webhook_deliveries".to_owned(), deliveries)]))
+    }
+
+    async fn delete_rest(&self, limit: u32) -> Result<Erased> {
+        let mut erased = Erased::new();
+        for (table, statement) in [
+            ("usage_records", &REST_USAGE),
+            ("search_blocks", &REST_SEARCH),
+            ("attachments", &REST_ATTACHMENTS),
+            ("sessions", &REST_SESSIONS),
+        ] {
+            let rows = affected!(
+                &self.db,
+                Scope::Tenant(&self.tenant),
+                *statement,
+                sqlx::query(statement.sql).bind(self.tenant.as_str()).bind(i64::from(limit))
+            )?;
+            erased.insert(table.to_owned(), rows);
+        }
+        Ok(erased)
     }
 
     async fn has_channels(&self) -> Result<bool> {

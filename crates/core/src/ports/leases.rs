@@ -67,6 +67,13 @@ pub fn queue_lease(tenant: &TenantId) -> String {
     format!("queue/{tenant}")
 }
 
+/// The lease on the erasure of a tenant, or of one of its end users, by a hash of their name: what is deleted is counted
+/// by one process at a time.
+#[must_use]
+pub fn erasure_lease(tenant: &TenantId, end_user_hash: Option<&str>) -> String {
+    end_user_hash.map_or_else(|| format!("erasure/{tenant}"), |hash| format!("erasure/{tenant}/{hash}"))
+}
+
 /// All leases. A holder counts from the moment *before* it asked, by its monotonic clock, how long it has what it was
 /// given: so it stops before the lease has run out.
 #[async_trait]

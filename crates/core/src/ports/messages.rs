@@ -185,6 +185,8 @@ pub trait Blocklist: Send + Sync {
     /// # Errors
     /// [`crate::Error::NotFound`].
     async fn remove(&self, id: &BlockId) -> Result<Block>;
+    /// Forgets why an end user is on the list, on whatever channel. Returns how many entries they have.
+    async fn forget_reasons(&self, end_user: &str) -> Result<u64>;
     /// How many entries there are.
     async fn count(&self) -> Result<u64>;
     /// All whose end lies after `now`, or that have none; at most `limit`, the newest first.

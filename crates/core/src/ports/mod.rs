@@ -26,7 +26,7 @@ pub use bridge::{Bridge, Heard, Inbound, Overdue, TakenIn, Told, kept_back};
 pub use bus::{Bus, BusEvent, BusStream};
 pub use events::Events;
 pub use idempotency::{Begun, Idempotency, StoredAnswer};
-pub use leases::{Fence, Holder, Lease, Leases, Taken, queue_lease};
+pub use leases::{Fence, Holder, Lease, Leases, Taken, erasure_lease, queue_lease};
 pub use limiter::{Limit, Limiter, Verdict};
 pub use messages::{Accepted, Attachments, Blocklist, Delivery, Messages, NewMessage, Outcome, Sessions};
 pub use rights::{Exports, Retention, SentBy};

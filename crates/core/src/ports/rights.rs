@@ -34,6 +34,9 @@ pub trait Retention: Send + Sync {
     async fn delete_session(&self, id: &SessionId) -> Result<Erased>;
     /// Deletes at most `limit` events from before `before`, and at most `limit` deliveries of events that are gone.
     async fn delete_events(&self, before: Timestamp, limit: u32) -> Result<Erased>;
+    /// For a tenant that is erased: deletes at most `limit` of each kind of what there may be much of beside messages and
+    /// events: lines of the ledger, blocks of the search, files, and sessions without messages.
+    async fn delete_rest(&self, limit: u32) -> Result<Erased>;
     /// Whether there is any session of an IM channel.
     async fn has_channels(&self) -> Result<bool>;
     /// Looks through at most `limit` messages after `after` for those that `sender` wrote in an IM channel.

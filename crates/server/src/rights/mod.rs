@@ -3,6 +3,7 @@
 //!
 //! Routes and loops belong to the role `tenant`; one endpoint a file in `api`.
 
+mod alone;
 mod api;
 mod blocklist;
 mod erase;

@@ -44,6 +44,13 @@ pub async fn all(store: &dyn Store, make: &Make) {
     assert_eq!(ours.in_force(NOW, 1).await.unwrap(), [somewhere]);
     assert_eq!(ours.in_force(later, 9).await.unwrap(), []);
 
+    let given = Block { reason: Some("sells things".to_owned()), ..block(make, Some("line"), "carol", None) };
+    ours.put(&given).await.unwrap();
+    assert_eq!(theirs.forget_reasons("carol").await.unwrap(), 0, "another tenant's");
+    assert_eq!(ours.forget_reasons("nobody").await.unwrap(), 0);
+    assert_eq!(ours.forget_reasons("carol").await.unwrap(), 1);
+    assert_eq!(ours.remove(&given.id).await.unwrap(), Block { reason: None, ..given }, "the entry stays");
+
     assert!(matches!(theirs.remove(&over.id).await, Err(Error::NotFound { what: "block" })), "another tenant's");
     assert_eq!(ours.remove(&over.id).await.unwrap(), over);
     assert!(matches!(ours.remove(&over.id).await, Err(Error::NotFound { what: "block" })));

@@ -14,9 +14,10 @@ use super::{
     attachments::attachment,
     bridge::inbound,
     messages::{accepted, message},
+    search,
     sessions::stored_session,
     store::{Make, NOW},
-    webhooks,
+    usage, webhooks,
 };
 
 /// Everything of it.
@@ -91,6 +92,33 @@ pub async fn all(store: &dyn Store, make: &Make) {
 
     what_was_told_goes_too(store, make).await;
     words_in_a_group(store, make).await;
+    the_rest_of_a_tenant(store, make).await;
+}
+
+async fn the_rest_of_a_tenant(store: &dyn Store, make: &Make) {
+    let tenant = make.stored_tenant(store, "retaining-rest").await;
+    let other = make.stored_tenant(store, "retaining-rest-too").await;
+    let (ours, theirs) = (store.retention(&tenant), store.retention(&other));
+    let session = stored_session(store, make, &tenant, "ada").await;
+    accepted(store, &message(make, &session)).await;
+    for _ in 0..3 {
+        stored_session(store, make, &tenant, "eve").await;
+        store.attachments(&tenant).insert(&attachment(make.ids.attachment(), &tenant, 1)).await.unwrap();
+        store.usage(&tenant).append(&[usage::line(make, &tenant, NOW, 1, 2)]).await.unwrap();
+    }
+    let said = make.ids.message();
+    assert!(store.search(&tenant).add(&search::block(&said, &said, &["gone"])).await.unwrap());
+    let rows = |erased: Erased| (erased["usage_records"], erased["attachments"], erased["sessions"]);
+    assert_eq!(rows(theirs.delete_rest(9).await.unwrap()), (0, 0, 0), "another tenant's");
+    assert_eq!(rows(ours.delete_rest(2).await.unwrap()), (2, 2, 2));
+    assert_eq!(rows(ours.delete_rest(2).await.unwrap()), (1, 1, 1));
+    assert_eq!(rows(ours.delete_rest(2).await.unwrap()), (0, 0, 0));
+    assert!(store.sessions(&tenant).get(&session.id).await.is_ok(), "one that has a message stays");
+    let mut blocks = 1;
+    while blocks > 0 {
+        blocks = ours.delete_rest(1_000).await.unwrap()["search_blocks"];
+    }
+    assert_eq!(store.search(&tenant).indexed_to().await.unwrap(), None);
 }
 
 /// An answer that is kept for somebody.

@@ -1,11 +1,11 @@
 //! `POST /tenants/{tenant}/end-users/{end_user}/erase`
 
-use astrfleet_core::policy::Action;
 use axum::{
     Json,
     extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
 };
-use serde_json::json;
 
 use crate::{
     app::App,
@@ -18,8 +18,9 @@ use crate::{
 ///
 /// Everything that they said and were told, with its files, on every channel: their sessions, and what they wrote in groups.
 /// Exports that were made before are deleted, since they have it too. What the bot itself remembers is not in reach, nor
-/// what the model gateway does where `llm.cache` is on; an entry of the blocklist stays. The answer has a signed statement,
-/// which also stands in the audit log.
+/// what the model gateway does where `llm.cache` is on; an entry of the blocklist stays, without its reason. The answer has
+/// a signed statement, which also stands in the audit log. What takes long goes on by itself, and what broke off goes on
+/// when it is asked for again: `run` says how often it was begun, and the numbers are those of the last time.
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/end-users/{end_user}/erase", tag = "sessions", operation_id = "end_user_erase",
     params(
@@ -27,8 +28,10 @@ use crate::{
         ("end_user" = String, Path, description = "Your own name of them, as in their sessions; of an IM channel, its own id of them"),
     ),
     responses(
-        (status = 200, body = ErasedEndUser), (status = 400, body = Problem), (status = 401, body = Problem),
-        (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 200, body = ErasedEndUser),
+        (status = 202, description = "It goes on: the statement will stand in the audit log"),
+        (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem),
     ),
     security(("access_token" = [])),
 )]
@@ -36,9 +39,7 @@ pub(super) async fn handler(
     State(app): State<App>,
     of: InTenant<may::EndUserErase>,
     Path((_tenant, end_user)): Path<(String, String)>,
-) -> Result<Json<ErasedEndUser>, Problem> {
-    let erased = erase::erase_end_user(&app, &of.tenant, &end_user).await?;
-    let (tenant, detail) = (&of.tenant.id, json!({"statement": erased.statement}));
-    app.auth.audit(&of.caller, Some(tenant), Action::EndUserErase, tenant.as_str(), detail).await?;
-    Ok(Json(erased))
+) -> Result<Response, Problem> {
+    let erased = erase::erase_end_user(&app, of, end_user).await?;
+    Ok(erased.map_or_else(|| StatusCode::ACCEPTED.into_response(), |erased| Json(erased).into_response()))
 }

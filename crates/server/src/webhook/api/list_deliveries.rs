@@ -27,7 +27,7 @@ pub(super) struct Filter {
 
 /// List what a webhook was told
 ///
-/// The newest first. What has come to its end is kept for a week.
+/// The newest first. What has come to its end is kept for `webhooks.retention_s`.
 #[utoipa::path(
     get, path = "/api/v1/tenants/{tenant}/webhooks/{webhook}/deliveries", tag = "webhooks",
     operation_id = "list_deliveries",

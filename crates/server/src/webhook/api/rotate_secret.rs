@@ -16,8 +16,8 @@ use crate::{
 
 /// Make another secret
 ///
-/// It signs from now on. For a day both do, each with a signature of its own, so that a receiver can be changed in
-/// between. It is in this answer and nowhere else: store it at once.
+/// It signs from now on. Until `previous_secret_until` the one before it does too, each with a signature of its own, so
+/// that a receiver can be changed in between. It is in this answer and nowhere else: store it at once.
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/webhooks/{webhook}/rotate-secret", tag = "webhooks",
     operation_id = "rotate_webhook_secret",
