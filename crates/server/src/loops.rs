@@ -93,6 +93,28 @@ impl Drop for Watch {
     }
 }
 
+/// Does `batch`, which changes `full` things at the most, again and again: until one changed fewer, there were `most`, or
+/// the process is to end. Returns how many they changed; the next run of the loop goes on.
+pub(crate) async fn batches<F>(
+    stop: &CancellationToken,
+    most: u32,
+    full: u32,
+    mut batch: impl FnMut() -> F,
+) -> Result<u64>
+where
+    F: Future<Output = Result<u64>>,
+{
+    let mut changed = 0;
+    for _ in 0..most {
+        let some = batch().await?;
+        changed += some;
+        if some < u64::from(full) || stop.is_cancelled() {
+            break;
+        }
+    }
+    Ok(changed)
+}
+
 /// Runs `loops` until `stop`; a run that has begun is finished.
 pub fn start(
     loops: Vec<Loop>,

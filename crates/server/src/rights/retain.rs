@@ -12,7 +12,12 @@ use astrfleet_core::{
     time::Timestamp,
 };
 
-use crate::{app::App, config::seconds, loops::Loop, problem::chain};
+use crate::{
+    app::App,
+    config::seconds,
+    loops::{Loop, batches},
+    problem::chain,
+};
 
 const PERIOD: Duration = Duration::from_hours(1);
 /// Rows of one statement.
@@ -97,42 +102,23 @@ async fn limited(app: &App) -> Result<(Vec<(TenantId, Timestamp)>, bool)> {
 async fn delete(app: &App, tenant: &TenantId, before: Timestamp) -> Result<u64> {
     let rows = app.store.retention(tenant);
     let edge = MessageId::edge(before);
-    let mut deleted = 0;
-    for _ in 0..BATCHES {
-        let batch = rows.delete_messages(&edge, BATCH).await?;
-        deleted += batch;
-        if batch < u64::from(BATCH) || app.stop.is_cancelled() {
-            break;
-        }
-    }
+    let mut deleted = batches(&app.stop, BATCHES, BATCH, || rows.delete_messages(&edge, BATCH)).await?;
     app.store.search(tenant).forget_before(&edge).await?;
-    for _ in 0..BATCHES {
-        let batch = rows.attachments(&AttachmentId::edge(before), BATCH).await?;
-        for attachment in &batch {
-            app.blobs.delete(&blob_key(tenant, attachment)).await?;
-            rows.delete_attachment(attachment).await?;
-            deleted += 1;
+    let files = async || {
+        let files = rows.attachments(&AttachmentId::edge(before), BATCH).await?;
+        for file in &files {
+            app.blobs.delete(&blob_key(tenant, file)).await?;
+            rows.delete_attachment(file).await?;
         }
-        if batch.len() < BATCH as usize || app.stop.is_cancelled() {
-            break;
-        }
-    }
+        Ok(files.len() as u64)
+    };
+    deleted += batches(&app.stop, BATCHES, BATCH, files).await?;
     if is_told_longer(app, before) {
-        for _ in 0..BATCHES {
-            let batch = rows.delete_events(before, BATCH).await?;
-            deleted += batch.values().sum::<u64>();
-            if batch.values().all(|rows| *rows < u64::from(BATCH)) || app.stop.is_cancelled() {
-                break;
-            }
-        }
+        // Of two kinds, so there may be twice as many: then it goes on once in vain.
+        let told = async || Ok(rows.delete_events(before, BATCH).await?.values().sum());
+        deleted += batches(&app.stop, BATCHES, BATCH, told).await?;
     }
-    for _ in 0..BATCHES {
-        let batch = rows.delete_sessions(before, BATCH).await?;
-        deleted += batch;
-        if batch < u64::from(BATCH) || app.stop.is_cancelled() {
-            break;
-        }
-    }
+    deleted += batches(&app.stop, BATCHES, BATCH, || rows.delete_sessions(before, BATCH)).await?;
     if deleted > 0 {
         tracing::info!(tenant_id = %tenant, deleted, "what was kept long enough was deleted");
     }

@@ -2,7 +2,7 @@
 
 use astrfleet_core::Result;
 
-use crate::{app::Base, config::seconds};
+use crate::{app::Base, config::seconds, loops::batches};
 
 /// Deleted in one statement, at the most.
 const BATCH: u32 = 1_000;
@@ -13,13 +13,5 @@ const BATCHES: u32 = 100;
 pub(super) async fn run(base: &Base) -> Result<u64> {
     let before = base.clock.now().minus(seconds(base.config.webhooks.retention_s));
     let system = base.store.system("deliveries that are not kept any longer");
-    let mut deleted = 0;
-    for _ in 0..BATCHES {
-        let some = system.delete_deliveries(before, BATCH).await?;
-        deleted += some;
-        if some < u64::from(BATCH) || base.stop.is_cancelled() {
-            break;
-        }
-    }
-    Ok(deleted)
+    batches(&base.stop, BATCHES, BATCH, || system.delete_deliveries(before, BATCH)).await
 }
