@@ -51,6 +51,8 @@ const TABLE: &[(&str, For)] = &[
     ("POST /api/v1/auth/login", For::Anyone("proves who somebody is")),
     ("POST /api/v1/auth/refresh", For::Anyone("the refresh token proves who somebody is")),
     ("POST /api/v1/invitations/accept", For::Anyone("the invitation's token proves who is meant")),
+    ("GET /hooks/{tenant}/{webhook}", For::Anyone("an IM platform proves itself to the bot, by its own signature")),
+    ("POST /hooks/{tenant}/{webhook}", For::Anyone("an IM platform proves itself to the bot, by its own signature")),
     ("POST /api/v1/auth/logout", For::Person),
     ("PUT /api/v1/auth/password", For::Person),
     ("GET /api/v1/auth/me", For::Authenticated),

@@ -9,13 +9,15 @@ use astrfleet_server::app::description;
 use serde_json::{Value, json};
 
 /// Operations that nobody needs a credential for. Why, stands in `authorisation.rs`.
-const PUBLIC: [&str; 6] = [
+const PUBLIC: [&str; 8] = [
     "get /health",
     "get /ready",
     "get /.well-known/jwks.json",
     "post /api/v1/auth/login",
     "post /api/v1/auth/refresh",
     "post /api/v1/invitations/accept",
+    "get /hooks/{tenant}/{webhook}",
+    "post /hooks/{tenant}/{webhook}",
 ];
 
 fn document() -> Value {

@@ -1,10 +1,13 @@
 //! What the description of the API says of itself: its title, its groups, and how one proves who one is.
 
+use utoipa::OpenApi as _;
 use utoipa::openapi::{
     ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
     security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     tag::{Tag, TagBuilder},
 };
+
+use super::hooks;
 
 const ABOUT: &str = "astrfleet hosts an AstrBot for each tenant. Errors are problem details (RFC 9457) with a stable \
      `code`. Lists come in pages: `limit`, `cursor`, `next_cursor`. A POST with an `Idempotency-Key` is done once. \
@@ -54,7 +57,10 @@ pub fn description() -> OpenApi {
         .build();
     let tags: Vec<Tag> =
         TAGS.into_iter().map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build()).collect();
-    OpenApiBuilder::new().info(info).components(Some(components)).tags(Some(tags)).build()
+    let mut document = OpenApiBuilder::new().info(info).components(Some(components)).tags(Some(tags)).build();
+    // What no router knows, since it is taken before it.
+    document.merge(hooks::Described::openapi());
+    document
 }
 
 #[cfg(test)]

@@ -87,6 +87,50 @@ pub async fn admit(app: &App, asked: &Asked) -> Result<Option<Upstream>, Problem
     }
 }
 
+/// How webhooks look in the description of the API. No route of a router: they are taken before it, and which a bot has is
+/// the bot's own matter.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(verify, receive))]
+pub struct Described;
+
+/// Verifies a webhook
+///
+/// What IM platforms ask once, when a webhook is entered there: see `hook_receive`.
+#[utoipa::path(
+    get, path = "/hooks/{tenant}/{webhook}", tag = "channels", operation_id = "hook_verify",
+    params(
+        ("tenant" = String, Path, description = "Id or name"),
+        ("webhook" = String, Path, description = "As the channel names it"),
+    ),
+    responses(
+        (status = 200, description = "The bot's own answer"),
+        (status = 404, body = Problem), (status = 429, body = Problem), (status = 502, body = Problem),
+        (status = 503, body = Problem), (status = 504, body = Problem),
+    ),
+)]
+#[expect(dead_code, reason = "carries its description alone")]
+fn verify() {}
+
+/// Takes what an IM platform tells
+///
+/// Passed to the tenant's bot byte for byte, and its answer back. Who sends it proves that to the bot, by the platform's own
+/// signature; here is only counted how many come.
+#[utoipa::path(
+    post, path = "/hooks/{tenant}/{webhook}", tag = "channels", operation_id = "hook_receive",
+    params(
+        ("tenant" = String, Path, description = "Id or name"),
+        ("webhook" = String, Path, description = "As the channel names it"),
+    ),
+    responses(
+        (status = 200, description = "The bot's own answer"),
+        (status = 404, body = Problem), (status = 408, body = Problem), (status = 413, body = Problem),
+        (status = 429, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
+        (status = 504, body = Problem),
+    ),
+)]
+#[expect(dead_code, reason = "carries its description alone")]
+fn receive() {}
+
 /// The answer while the bot is not ready: platforms send it again.
 pub fn asleep() -> Problem {
     let problem = Problem::new("unavailable", "the bot is not ready: send it again in a moment");
