@@ -15,7 +15,7 @@ use aws_lc_rs::digest;
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The header.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The largest answer that is kept; ours are far smaller.
@@ -79,15 +79,20 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resu
 
 fn is_covered(request: &Request) -> bool {
     let path = request.uri().path();
-    let json = request.headers().get(header::CONTENT_TYPE).is_none_or(|kind| {
+    request.method() == Method::POST && is_keyed(request.headers()) && honours(path) && !path.ends_with("/messages")
+}
+
+/// Whether a POST to `path`, or to whatever this is the template of, is done once under a key, by this layer or by itself.
+pub fn honours(path: &str) -> bool {
+    path.starts_with("/api/v1/") && !path.starts_with("/api/v1/auth/")
+}
+
+/// Whether a request has a key, and a body for which one counts.
+pub fn is_keyed(headers: &HeaderMap) -> bool {
+    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|kind| {
         kind.to_str().is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/json"))
     });
-    request.method() == Method::POST
-        && request.headers().contains_key(IDEMPOTENCY_KEY)
-        && json
-        && path.starts_with("/api/v1/")
-        && !path.starts_with("/api/v1/auth/")
-        && !path.ends_with("/messages")
+    is_json && headers.contains_key(IDEMPOTENCY_KEY)
 }
 
 fn key(request: &Request) -> Result<Option<String>, Error> {

@@ -17,7 +17,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 /// So many times the longest silence is the longest time for all of it: enough for a large file over a slow line.
-const WHOLE: u32 = 20;
+pub(super) const WHOLE: u32 = 20;
 
 /// Whether a body was given up.
 #[derive(Clone, Debug, Default)]

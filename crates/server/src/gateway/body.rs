@@ -5,6 +5,7 @@ use std::{
     error::Error,
     fmt, mem,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -15,6 +16,8 @@ use hyper::{
 };
 
 use super::{
+    progress::Progress,
+    ticks::Ticks,
     upstream::Lease,
     wire::{Framing, Wire},
 };
@@ -185,6 +188,8 @@ impl fmt::Debug for Body {
 pub struct Upload {
     origin: Origin,
     left: u64,
+    /// Is told of every piece.
+    progress: Option<Rc<Progress>>,
 }
 
 #[derive(Debug)]
@@ -210,14 +215,34 @@ impl Upload {
     #[must_use]
     pub fn new(incoming: Incoming, bytes_max: u64) -> Self {
         let origin = if incoming.is_end_stream() { Origin::Nothing } else { Origin::Client(incoming) };
-        Self { origin, left: bytes_max }
+        Self { origin, left: bytes_max, progress: None }
     }
 
     /// A body that was read already.
     #[must_use]
     pub fn kept(bytes: Bytes) -> Self {
         let left = bytes.len() as u64;
-        Self { origin: if bytes.is_empty() { Origin::Nothing } else { Origin::Kept(bytes) }, left }
+        Self { origin: if bytes.is_empty() { Origin::Nothing } else { Origin::Kept(bytes) }, left, progress: None }
+    }
+
+    /// How far it has come from here on.
+    pub(super) fn watched(&mut self, ticks: &Rc<Ticks>) -> Rc<Progress> {
+        let progress = Rc::new(Progress::begun(ticks));
+        self.progress = Some(Rc::clone(&progress));
+        progress
+    }
+
+    fn poll_client(
+        incoming: &mut Incoming,
+        left: &mut u64,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let Some(frame) = ready!(Pin::new(incoming).poll_frame(context)) else { return Poll::Ready(None) };
+        let Ok(frame) = frame else { return Poll::Ready(Some(Err(UploadError::Client))) };
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let Some(rest) = left.checked_sub(length) else { return Poll::Ready(Some(Err(UploadError::TooLarge))) };
+        *left = rest;
+        Poll::Ready(Some(Ok(frame)))
     }
 }
 
@@ -229,24 +254,23 @@ impl HttpBody for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let incoming = match &mut self.origin {
-            Origin::Nothing => return Poll::Ready(None),
+        let this = &mut *self;
+        let polled = match &mut this.origin {
+            Origin::Nothing => Poll::Ready(None),
             Origin::Kept(bytes) => {
                 let frame = Frame::data(mem::take(bytes));
-                self.origin = Origin::Nothing;
-                return Poll::Ready(Some(Ok(frame)));
+                this.origin = Origin::Nothing;
+                Poll::Ready(Some(Ok(frame)))
             }
-            Origin::Client(incoming) => incoming,
+            Origin::Client(incoming) => Self::poll_client(incoming, &mut this.left, context),
         };
-        let Some(frame) = ready!(Pin::new(incoming).poll_frame(context)) else { return Poll::Ready(None) };
-        let Ok(frame) = frame else { return Poll::Ready(Some(Err(UploadError::Client))) };
-        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-        let Some(left) = self.left.checked_sub(length) else {
-            self.origin = Origin::Nothing;
-            return Poll::Ready(Some(Err(UploadError::TooLarge)));
-        };
-        self.left = left;
-        Poll::Ready(Some(Ok(frame)))
+        if let Poll::Ready(Some(Err(_))) = polled {
+            this.origin = Origin::Nothing;
+        }
+        if let Some(progress) = &this.progress {
+            if polled.is_pending() { progress.is_short() } else { progress.moved() }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -9,14 +9,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::Either;
 use http::{Request, Response, StatusCode, Uri, Version, uri::PathAndQuery};
+use http_body_util::BodyExt as _;
 use hyper::{body::Body as _, body::Incoming, client::conn::http1::SendRequest, upgrade::OnUpgrade};
 
 use super::{
     body::{Body, Upload, UploadError},
     headers::{self, HeaderEdits},
     listen::Peer,
+    progress::{Patience, Progress},
     ticks::{Overdue, Ticks},
     tunnel,
     upstream::{ForwardError, Lease, Pool, Upstream},
@@ -26,8 +29,10 @@ use super::{
 /// Limits of what is passed on.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardLimits {
-    /// How long an upstream may take to begin its answer.
+    /// How long an upstream may take to begin its answer, once it has the whole request.
     pub response_header: Duration,
+    /// How long nothing may come of a body that its client is sending.
+    pub body_silence: Duration,
     /// The largest body a client may send.
     pub body_bytes_max: u64,
     /// For how long nothing may move through a WebSocket before it is closed.
@@ -38,6 +43,7 @@ impl Default for ForwardLimits {
     fn default() -> Self {
         Self {
             response_header: Duration::from_mins(2),
+            body_silence: Duration::from_secs(30),
             body_bytes_max: 32 << 20,
             websocket_idle: Duration::from_mins(10),
         }
@@ -94,34 +100,62 @@ impl Forwarder {
             return Either::Right(boxed(async move { this.send(request, &upstream, client).await }));
         }
         let (head, _) = request.into_parts();
+        let (twice, limit) = (head.method.is_idempotent(), self.limits.response_header);
         let Some(mut lease) = self.pool.reuse_wire(upstream) else {
             let mut question = Question::default();
             question.write(&head);
             let upstream = upstream.clone();
-            return Either::Right(boxed(async move { this.ask_anew(question, &upstream).await }));
+            return Either::Right(boxed(async move {
+                this.ask_anew(question, twice, &upstream, limit).await.map_err(|failed| failed.error)
+            }));
         };
         lease.connection.question().write(&head);
         Either::Left(async move {
-            let outcome = this.limited(pin!(lease.connection.answer())).await?;
-            let error = match outcome {
-                Ok(answer) => return Ok(passed_on(answer, lease)),
-                Err(error) => error,
-            };
-            match (error, lease.connection.question_again()) {
-                (WireError::Broken(_), Some(question)) => {
-                    boxed(async move { this.ask_anew(question, lease.upstream()).await }).await
+            match this.answer(&mut lease, twice, limit).await {
+                Ok(answer) => Ok(passed_on(answer, lease)),
+                Err(Failed { unsent: Some(question), .. }) => {
+                    boxed(async move { this.ask_anew(question, twice, lease.upstream(), limit).await })
+                        .await
+                        .map_err(|failed| failed.error)
                 }
-                (error, _) => Err(error.into()),
+                Err(failed) => Err(failed.error),
             }
         })
     }
 
-    /// A request without a body over a new connection, once.
-    async fn ask_anew(&self, question: Question, upstream: &Upstream) -> Result<Response<Body>, ForwardError> {
-        let mut lease = self.pool.open_wire(upstream).await?;
+    /// A request without a body over a new connection, once. Where acting on it `twice` does no harm, or nothing of it went
+    /// out, it comes back when it fails.
+    pub(super) async fn ask_anew(
+        &self,
+        question: Question,
+        twice: bool,
+        upstream: &Upstream,
+        limit: Duration,
+    ) -> Result<Response<Body>, Failed<Question>> {
+        let mut lease = match self.pool.open_wire(upstream).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(Failed { error, unsent: Some(question) }),
+        };
         *lease.connection.question() = question;
-        let answer = self.limited(pin!(lease.connection.answer())).await??;
+        let answer = self.answer(&mut lease, twice, limit).await?;
         Ok(passed_on(answer, lease))
+    }
+
+    /// The head of the answer to the question that this connection was given.
+    pub(super) async fn answer(
+        &self,
+        lease: &mut Lease<Wire>,
+        twice: bool,
+        limit: Duration,
+    ) -> Result<Answer, Failed<Question>> {
+        let outcome = self.ticks.limit(limit, lease.connection.answer()).await;
+        match outcome.map_err(|Overdue| ForwardError::ResponseTimeout)? {
+            Ok(answer) => Ok(answer),
+            Err(error @ WireError::Broken(_)) => {
+                Err(Failed { unsent: lease.connection.take_question(twice), error: error.into() })
+            }
+            Err(error) => Err(ForwardError::from(error).into()),
+        }
     }
 
     /// A request with a body, or one that may switch protocols: sent again only if it never went out.
@@ -131,7 +165,7 @@ impl Forwarder {
         upstream: &Upstream,
         client: Option<OnUpgrade>,
     ) -> Result<Response<Body>, ForwardError> {
-        match self.try_send(request, upstream).await {
+        match self.try_send(request, upstream, self.limits.response_header).await {
             Ok((response, lease)) => self.accept(response, lease, client),
             Err(Failed { error, .. }) => Err(error),
         }
@@ -142,11 +176,13 @@ impl Forwarder {
         &self,
         request: Request<Upload>,
         upstream: &Upstream,
+        limit: Duration,
     ) -> Result<(Response<Incoming>, Lease<SendRequest<Upload>>), Failed<Request<Upload>>> {
         let mut unsent = request;
         if let Some(mut lease) = self.pool.reuse_sender(upstream) {
+            let progress = unsent.body_mut().watched(&self.ticks);
             let answer = lease.connection.try_send_request(unsent);
-            match self.limited(pin!(answer)).await? {
+            match self.sent(&progress, limit, pin!(answer)).await? {
                 Ok(response) => return Ok((response, lease)),
                 Err(mut failure) => match failure.take_message() {
                     Some(request) => unsent = request,
@@ -158,8 +194,9 @@ impl Forwarder {
             Ok(lease) => lease,
             Err(error) => return Err(Failed { error, unsent: Some(unsent) }),
         };
+        let progress = unsent.body_mut().watched(&self.ticks);
         let answer = lease.connection.try_send_request(unsent);
-        match self.limited(pin!(answer)).await? {
+        match self.sent(&progress, limit, pin!(answer)).await? {
             Ok(response) => Ok((response, lease)),
             Err(mut failure) => {
                 let unsent = failure.take_message();
@@ -168,8 +205,27 @@ impl Forwarder {
         }
     }
 
-    pub(super) async fn limited<T>(&self, answer: Pin<&mut impl Future<Output = T>>) -> Result<T, ForwardError> {
-        self.ticks.limit(self.limits.response_header, answer).await.map_err(|Overdue| ForwardError::ResponseTimeout)
+    /// What becomes of a request whose body goes out meanwhile. `limit` is the upstream's time, not the client's.
+    async fn sent<T>(
+        &self,
+        progress: &Progress,
+        limit: Duration,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, ForwardError> {
+        let patience = Patience { silence: self.limits.body_silence, answer: limit };
+        loop {
+            let left = progress.left(patience)?;
+            if let Ok(outcome) = self.ticks.limit(left, work.as_mut()).await {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// All of a body that is small, before it is sent.
+    pub(super) async fn collected(&self, mut body: Upload) -> Result<Bytes, ForwardError> {
+        let progress = body.watched(&self.ticks);
+        let collected = self.sent(&progress, self.limits.response_header, pin!(body.collect())).await?;
+        Ok(collected.map_err(|_| ForwardError::ClientGone)?.to_bytes())
     }
 
     pub(super) fn accept(

@@ -1,25 +1,30 @@
 //! Where each request goes, decided once on each worker: to the router of this process, to a role in another one, to a
 //! bot's webhook or to a bot's own dashboard.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use astrfleet_core::{
     Error,
     ports::{Limit, Verdict},
 };
 use axum::response::IntoResponse;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONNECTION};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use super::{
     admission::{self, Admissions},
-    balance::{Members, Pick, key_of},
+    balance::{Members, key_of},
     body::Body,
     dashboard::{self, ForDashboard},
     forward::{ForwardLimits, Forwarder},
     gate::{self, Gate, Route},
-    headers::HeaderEdits,
+    headers::{self, HeaderEdits},
     hooks,
     hosts::{self, Hosts, Site},
     listen::{Bound, ConnectionLimits, ListenError, Peer, Serving, Worker},
@@ -29,12 +34,13 @@ use super::{
     trace,
     upstream::{ForwardError, Pool, PoolLimits},
     visit::{Goal, Tallies, Visit},
+    way::{Way, target},
 };
 use crate::{
     app::{App, router},
     config::seconds,
     extract::{credential, take_anonymous},
-    internal::{self, IDENTITY, Identity, Shown},
+    internal::{self, Identity, Shown},
     problem::{Problem, chain},
     role::Role,
 };
@@ -56,8 +62,10 @@ pub fn serve(app: &App, bound: Bound) -> Result<Serving, ListenError> {
         drain: seconds(config.drain_timeout_s),
         ..ConnectionLimits::default()
     };
+    let pool = pool_limits(&connections);
     let forward = ForwardLimits {
         response_header: seconds(config.upstream_timeout_s),
+        body_silence: seconds(config.request_timeout_s),
         body_bytes_max: config.max_forwarded_body_bytes,
         ..ForwardLimits::default()
     };
@@ -69,13 +77,20 @@ pub fn serve(app: &App, bound: Bound) -> Result<Serving, ListenError> {
     let (places, stop) = (Arc::new(Places::of_all_roles()), app.stop.clone());
     bound.serve(
         move |worker| {
-            let forwarder = Forwarder::new(Pool::new(PoolLimits::default(), worker.ticks()), forward, worker.ticks());
+            let forwarder = Forwarder::new(Pool::new(pool, worker.ticks()), forward, worker.ticks());
             let front = Front::new(app.clone(), Arc::clone(&places), worker, home.clone());
             Gate::new(front, forwarder, routes.clone(), home.clone())
         },
         connections,
         &stop,
     )
+}
+
+/// Each of a client's connections has one request under way at most, and all of them may go to one address: whoever was let
+/// in is not refused here. Beside these are those that wait for a request, on two shelves.
+fn pool_limits(connections: &ConnectionLimits) -> PoolLimits {
+    let pool = PoolLimits::default();
+    PoolLimits { open_max: connections.connections_max + 2 * pool.idle_max, ..pool }
 }
 
 /// One worker's front.
@@ -129,12 +144,12 @@ impl Front {
             Some((number, place, self.elsewhere(place.role)?, tenant))
         });
         let Some((number, place, members, tenant)) = found else { return (Route::Local, None) };
-        let way = Way { members: Arc::clone(members), kept_together: place.role == Role::Message };
-        let client = peer.address.ip();
+        let way = Way::to_place(&self.app, place, members, request);
+        let client = gate::Front::client(self, peer, request).ip();
         if !place.is_identified(request.method()) {
             let visit = Visit::new(&self.app, Goal::Place(number), request);
-            self.vouch(request, &Identity { client: Some(client), ..Identity::default() });
-            return (way.route(None, Rc::clone(&self.edits)), Some(visit));
+            let identity = Identity { client: Some(client), ..Identity::default() };
+            return (way.route(None, Rc::clone(&self.edits), identity), Some(visit));
         }
         let epoch = self.app.gateway.epoch();
         let known = credential(request.headers()).and_then(|credential| {
@@ -145,42 +160,37 @@ impl Front {
         });
         if let Some((caller, taken)) = known {
             let visit = Visit::new(&self.app, Goal::Place(number), request);
-            self.vouch(request, &Identity { caller: Some(caller), client: Some(client), counted: taken.is_some() });
+            let identity = Identity { caller: Some(caller), client: Some(client), counted: taken.is_some() };
             let edits = Rc::clone(&self.edits);
             return match taken {
-                None => (way.route(None, edits), Some(visit)),
-                Some((taken, key)) => (limited(way.route(Some(key), edits), taken, &visit), Some(visit)),
+                None => (way.route(None, edits, identity), Some(visit)),
+                Some((taken, key)) => (limited(way.route(Some(key), edits, identity), taken, &visit), Some(visit)),
             };
         }
         let asked = credential(request.headers()).map(|credential| (credential.to_owned(), tenant.map(str::to_owned)));
         let visit = Visit::new(&self.app, Goal::Place(number), request);
         let route = match asked {
-            Some((credential, tenant)) => {
-                let seal = Seal::of(request);
-                self.admit(client, credential, tenant, way, seal, &visit)
-            }
-            None => self.anonymous(peer, &visit),
+            Some((credential, tenant)) => self.admit(client, credential, tenant, way, &visit),
+            None => self.anonymous(client, &visit),
         };
         (route, Some(visit))
     }
 
-    /// Says to the role who sent this request.
-    fn vouch(&self, request: &mut Request<Incoming>, identity: &Identity) {
-        let said = self.app.fleet.sign(identity, request.method(), target(request), self.app.clock.now());
-        request.headers_mut().insert(IDENTITY, said);
-    }
-
-    /// Where a request comes from: what a gateway of ours says, or the address that the listener saw.
-    fn client(&self, peer: &Peer, request: &Request<Incoming>) -> (IpAddr, bool) {
+    /// Where a request comes from, and whether a gateway of ours says so.
+    fn origin(&self, peer: &Peer, request: &Request<Incoming>) -> (IpAddr, bool) {
         let shown = request.extensions().get::<Shown>();
         let now = self.app.clock.now();
-        let said = shown.and_then(|shown| self.app.fleet.verify(&shown.0, request.method(), target(request), now));
-        said.and_then(|identity| identity.client).map_or((peer.address.ip(), false), |client| (client, true))
+        let said =
+            shown.and_then(|shown| self.app.fleet.verify(&shown.0, request.method(), target(request.uri()), now));
+        match said.and_then(|identity| identity.client) {
+            Some(client) => (client, true),
+            None => (gate::Front::client(self, peer, request).ip(), false),
+        }
     }
 
     /// Somebody who did not say who they are, where they have to.
-    fn anonymous(&self, peer: &Peer, visit: &Visit) -> Route {
-        let error = match take_anonymous(&self.app, Some(peer.address.ip())) {
+    fn anonymous(&self, client: IpAddr, visit: &Visit) -> Route {
+        let error = match take_anonymous(&self.app, Some(client)) {
             Ok(()) => Error::Unauthenticated {
                 reason: "log in and send the access token, or send an API key, as `Authorization: Bearer …`",
             },
@@ -190,15 +200,7 @@ impl Front {
     }
 
     /// Finds out who sent a request, off this worker's thread.
-    fn admit(
-        &self,
-        client: IpAddr,
-        credential: String,
-        tenant: Option<String>,
-        way: Way,
-        seal: Seal,
-        visit: &Visit,
-    ) -> Route {
+    fn admit(&self, client: IpAddr, credential: String, tenant: Option<String>, way: Way, visit: &Visit) -> Route {
         let (app, home, edits) = (self.app.clone(), self.home.clone(), Rc::clone(&self.edits));
         let (admissions, ticks, epoch) =
             (Rc::clone(&self.admissions), Rc::clone(&self.ticks), self.app.gateway.epoch());
@@ -219,12 +221,11 @@ impl Front {
                 admissions.borrow_mut().keep(&credential, &caller, named, ticks.now(), epoch);
             }
             let identity = Identity { caller: Some(caller), client: Some(client), counted: found.is_some() };
-            let edits = seal.onto(&edits, &app, &identity);
-            let Some(tenant) = found else { return way.route(None, edits) };
+            let Some(tenant) = found else { return way.route(None, edits, identity) };
             let (limit, verdict) = take(&app, tenant.as_str());
             rate.set(Some((limit, verdict)));
             match verdict {
-                Verdict::Allowed { .. } => way.route(Some(key_of(tenant.as_str())), edits),
+                Verdict::Allowed { .. } => way.route(Some(key_of(tenant.as_str())), edits, identity),
                 Verdict::Refused { retry_after } => {
                     Route::Answer(answer_to(Error::TooMany { what: "requests", retry_after }.into(), &request_id))
                 }
@@ -271,6 +272,11 @@ impl gate::Front for Front {
             }
         }
         self.to_role(peer, request)
+    }
+
+    fn client(&self, peer: &Peer, request: &Request<Incoming>) -> SocketAddr {
+        let named = self.edits.trust_forwarded.then(|| headers::forwarded_client(request.headers())).flatten();
+        named.map_or(peer.address, |client| SocketAddr::new(client, 0))
     }
 
     fn leave(&self, visit: Option<Visit>, outcome: Result<Response<Body>, ForwardError>) -> Response<Body> {
@@ -322,12 +328,10 @@ impl Front {
     }
 
     fn to_dashboard(&self, tenant: &str, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
-        let (client, _) = self.client(peer, request);
+        let (client, _) = self.origin(peer, request);
         if let Some(members) = self.manager() {
-            let way = Way { members: Arc::clone(members), kept_together: false };
             let visit = Visit::new(&self.app, Goal::Elsewhere, request);
-            self.vouch(request, &Identity { client: Some(client), ..Identity::default() });
-            return (way.route(None, Rc::clone(&self.edits)), Some(visit));
+            return (self.to_bot(members, client), Some(visit));
         }
         let visited = ForDashboard::new(tenant, client);
         if dashboard::is_read_whole(&self.app, request.uri().path()) {
@@ -353,17 +357,21 @@ impl Front {
         (route, Some(visit))
     }
 
+    /// By way of the process that keeps it.
+    fn to_bot(&self, members: &Arc<Members>, client: IpAddr) -> Route {
+        let identity = Identity { client: Some(client), ..Identity::default() };
+        Way::to_bot(&self.app, members).route(None, Rc::clone(&self.edits), identity)
+    }
+
     fn to_hook(&self, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Option<Visit>) {
         let visit = Visit::new(&self.app, Goal::Hook, request);
-        let (client, is_ours) = self.client(peer, request);
+        let (client, is_ours) = self.origin(peer, request);
         let asked = match hooks::Asked::of(request, client) {
             Ok(asked) => asked,
             Err(error) => return (Route::Answer(answer(error.into(), &visit)), Some(visit)),
         };
         if let Some(members) = self.manager() {
-            let way = Way { members: Arc::clone(members), kept_together: false };
-            self.vouch(request, &Identity { client: Some(client), ..Identity::default() });
-            return (way.route(None, Rc::clone(&self.edits)), Some(visit));
+            return (self.to_bot(members, client), Some(visit));
         }
         let (app, home, request_id) = (self.app.clone(), self.home.clone(), visit.request_id.clone());
         let edits = Rc::clone(&self.edits);
@@ -382,40 +390,6 @@ impl Front {
         }));
         (route, Some(visit))
     }
-}
-
-/// The way of a request to a role.
-struct Way {
-    members: Arc<Members>,
-    /// A tenant's requests go to one process.
-    kept_together: bool,
-}
-
-impl Way {
-    fn route(&self, key: Option<u64>, edits: Rc<HeaderEdits>) -> Route {
-        Route::Shared { pick: Pick::new(&self.members, key.filter(|_| self.kept_together)), edits }
-    }
-}
-
-/// What is signed of a request that is not at hand any more.
-struct Seal {
-    method: Method,
-    target: String,
-}
-
-impl Seal {
-    fn of(request: &Request<Incoming>) -> Self {
-        Self { method: request.method().clone(), target: target(request).to_owned() }
-    }
-
-    fn onto(&self, edits: &HeaderEdits, app: &App, identity: &Identity) -> Rc<HeaderEdits> {
-        let said = app.fleet.sign(identity, &self.method, &self.target, app.clock.now());
-        Rc::new(HeaderEdits { set: vec![(IDENTITY, said)], ..edits.clone() })
-    }
-}
-
-fn target(request: &Request<Incoming>) -> &str {
-    request.uri().path_and_query().map_or("/", |target| target.as_str())
 }
 
 /// Lets a request pass if its tenant may send another one.
@@ -463,10 +437,24 @@ fn problem(error: &ForwardError) -> Problem {
         ForwardError::ResponseTimeout => "timeout",
         ForwardError::BrokeBeforeFirstByte(_) | ForwardError::BadAnswer(_) => "bad_gateway",
         ForwardError::BodyTooLarge { .. } => "too_large",
-        ForwardError::ClientGone => "request_timeout",
+        ForwardError::ClientGone | ForwardError::ClientTooSlow => "request_timeout",
         ForwardError::Crashed(_) => "internal",
     };
     tracing::warn!(error_code = code, error = chain(error), "a request could not be passed on");
     let retry_after_s = matches!(error, ForwardError::Nobody).then_some(RETRY_AFTER_S);
     Problem { retry_after_s, ..Problem::new(code, error.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectionLimits, pool_limits};
+
+    #[test]
+    fn whoever_is_let_in_may_be_passed_on() {
+        for connections_max in [16, 10_000, 1_000_000] {
+            let connections = ConnectionLimits { connections_max, ..ConnectionLimits::default() };
+            let pool = pool_limits(&connections);
+            assert!(pool.open_max >= connections_max + 2 * pool.idle_max, "{pool:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! No policy of its own. A request that is passed on touches nothing here but the way through.
 
-use std::{future::Future, pin::Pin, rc::Rc};
+use std::{future::Future, net::SocketAddr, pin::Pin, rc::Rc};
 
 use axum::{Router, extract::ConnectInfo};
 use futures_util::{FutureExt as _, future::Either};
@@ -18,6 +18,7 @@ use super::{
     forward::Forwarder,
     headers::{self, HeaderEdits},
     listen::{Handler, Peer},
+    share::Terms,
     upstream::{ForwardError, Upstream},
 };
 use crate::internal::Shown;
@@ -38,6 +39,8 @@ pub enum Route {
     Shared {
         /// Which one, and which others where that one fails.
         pick: Pick,
+        /// How it is asked.
+        terms: Terms,
         /// As above.
         edits: Rc<HeaderEdits>,
     },
@@ -56,6 +59,11 @@ pub trait Front: 'static {
 
     /// Decides where `request` goes, and may change its head. Must neither block nor take long.
     fn enter(&self, peer: &Peer, request: &mut Request<Incoming>) -> (Route, Self::Visit);
+
+    /// Where a request comes from, for whatever is counted by address: whoever connects, or whom a proxy of ours names.
+    fn client(&self, peer: &Peer, _request: &Request<Incoming>) -> SocketAddr {
+        peer.address
+    }
 
     /// Sees every answer before it goes out, may change it, and turns a failure into one.
     fn leave(&self, visit: Self::Visit, outcome: Result<Response<Body>, ForwardError>) -> Response<Body>;
@@ -81,7 +89,8 @@ impl<F: Front> Gate<F> {
     }
 
     async fn local(&self, peer: &Peer, mut request: Request<Incoming>) -> Result<Response<Body>, ForwardError> {
-        request.extensions_mut().insert(ConnectInfo(peer.address));
+        let client = self.front.client(peer, &request);
+        request.extensions_mut().insert(ConnectInfo(client));
         let answer = self.router.clone().oneshot(request.map(axum::body::Body::new));
         match AbortOnDropHandle::new(self.home.spawn(answer)).await {
             Ok(Ok(response)) => Ok(response.map(Body::from)),
@@ -101,8 +110,8 @@ impl<F: Front> Gate<F> {
                 Route::Forward { upstream, edits } => {
                     return self.forwarder.forward(request, &upstream, &edits, &peer).await;
                 }
-                Route::Shared { pick, edits } => {
-                    return Rc::clone(&self.forwarder).share(request, pick, edits, peer).await;
+                Route::Shared { pick, terms, edits } => {
+                    return Rc::clone(&self.forwarder).share(request, pick, terms, edits, peer).await;
                 }
                 Route::Answer(response) => return Ok(response),
                 Route::Later(decision) => route = decision.await,

@@ -1,13 +1,19 @@
 //! What happens to headers on the way through. Pure: no I/O, no policy.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, HOST, UPGRADE},
     uri::PathAndQuery,
 };
 
-use super::{listen::Peer, upstream::Upstream};
-use crate::internal::IDENTITY;
+use super::{
+    listen::Peer,
+    trace::{REQUEST_ID, TRACEPARENT},
+    upstream::Upstream,
+};
+use crate::{idempotency::IDEMPOTENCY_KEY, internal::IDENTITY};
 
 /// Headers of ours that no client may send: they are removed before anybody reads them.
 pub const PRIVATE_PREFIX: &str = "x-astrfleet-";
@@ -15,6 +21,10 @@ pub const PRIVATE_PREFIX: &str = "x-astrfleet-";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What is for whoever answers, so that a client cannot end it here by naming it in `Connection` (RFC 9110 §7.6.1 forbids
+/// that): a request whose key was read here would be repeated without it.
+const FOR_THE_UPSTREAM: [HeaderName; 4] = [HOST, IDEMPOTENCY_KEY, REQUEST_ID, TRACEPARENT];
 
 /// What to change in a request that is passed on, besides what RFC 9110 §7.6 demands.
 #[derive(Clone, Debug)]
@@ -89,7 +99,8 @@ pub(super) fn scrub(headers: &mut HeaderMap) -> Option<HeaderValue> {
 
 /// Makes a client's headers those of our own request. `upstream` stands in for a missing `Host` (HTTP/1.0).
 pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer, upstream: &Upstream, websocket: bool) {
-    let earlier = if edits.trust_forwarded { headers.get(&FORWARDED_FOR).cloned() } else { None };
+    let client =
+        if edits.trust_forwarded { appended(headers, &peer.forwarded_for) } else { peer.forwarded_for.clone() };
     hop_by_hop(headers, !edits.trust_forwarded);
     for name in &edits.remove {
         headers.remove(name);
@@ -98,10 +109,6 @@ pub(super) fn outward(headers: &mut HeaderMap, edits: &HeaderEdits, peer: &Peer,
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
-    let client = match earlier {
-        Some(earlier) => appended(&earlier, &peer.forwarded_for),
-        None => peer.forwarded_for.clone(),
-    };
     headers.insert(FORWARDED_FOR, client);
     if !edits.trust_forwarded || !headers.contains_key(&FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, edits.scheme.clone());
@@ -132,12 +139,23 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     kind(name.as_str()) == Kind::HopByHop
 }
 
-/// Removes what a `Connection` header names.
+/// The client, as a proxy of our own names it that stands before us: the last address of the last `X-Forwarded-For`. What
+/// comes before that is the client's own word.
+pub(super) fn forwarded_client(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all(&FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+    let last = last.rsplit(',').next()?.trim();
+    let bare = last.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(last);
+    let address = bare.parse().ok().or_else(|| last.parse().ok().map(|address: SocketAddr| address.ip()))?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+/// Removes what a `Connection` header names, but for what it must not name.
 pub(super) fn remove_listed(headers: &mut HeaderMap, connection: &HeaderValue) {
     let Ok(listed) = connection.to_str() else { return };
-    for name in listed.split(',').filter_map(|name| name.trim().parse::<HeaderName>().ok()).filter(|name| *name != HOST)
-    {
-        headers.remove(name);
+    for name in listed.split(',').filter_map(|name| name.trim().parse::<HeaderName>().ok()) {
+        if !FOR_THE_UPSTREAM.contains(&name) {
+            headers.remove(name);
+        }
     }
 }
 
@@ -185,9 +203,10 @@ pub(super) fn lists(value: &HeaderValue, word: &str) -> bool {
     })
 }
 
-fn appended(earlier: &HeaderValue, last: &HeaderValue) -> HeaderValue {
-    let joined = [earlier.as_bytes(), b", ", last.as_bytes()].concat();
-    HeaderValue::from_bytes(&joined).unwrap_or_else(|_| last.clone())
+/// Whom the request came through, `last` being the one that we see.
+fn appended(headers: &HeaderMap, last: &HeaderValue) -> HeaderValue {
+    let all: Vec<&[u8]> = headers.get_all(&FORWARDED_FOR).iter().chain([last]).map(HeaderValue::as_bytes).collect();
+    HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| last.clone())
 }
 
 #[cfg(test)]
@@ -256,6 +275,44 @@ mod tests {
         outward(&mut headers, &trusting, &peer(), &upstream(), false);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 203.0.113.9");
         assert_eq!(headers["x-forwarded-proto"], "https");
+        let mut headers = map(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1")]);
+        outward(&mut headers, &trusting, &peer(), &upstream(), false);
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 1.1.1.1, 203.0.113.9", "our proxy's own word stays the last");
+    }
+
+    #[test]
+    fn the_client_is_whom_our_own_proxy_saw() {
+        let client = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+            forwarded_client(&map(&lines)).map(|client| client.to_string())
+        };
+        for (lines, expected) in [
+            (&["198.51.100.7"][..], "198.51.100.7"),
+            (&["6.6.6.6, 198.51.100.7"], "198.51.100.7"),
+            (&["6.6.6.6", "198.51.100.7"], "198.51.100.7"),
+            (&["198.51.100.7:4711"], "198.51.100.7"),
+            (&["2001:db8::7"], "2001:db8::7"),
+            (&["[2001:db8::7]"], "2001:db8::7"),
+            (&["[2001:db8::7]:4711"], "2001:db8::7"),
+            (&["::ffff:198.51.100.7"], "198.51.100.7"),
+        ] {
+            assert_eq!(client(lines).as_deref(), Some(expected), "{lines:?}");
+        }
+        for wrong in [&[][..], &[""], &["unknown"], &["198.51.100.7, "], &["198.51.100.7", "_hidden"], &["a.example"]] {
+            assert_eq!(client(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_for_whoever_answers_cannot_be_taken_off_on_the_way() {
+        let kept =
+            [("host", "a.example"), ("idempotency-key", "one"), ("x-request-id", "req_1"), ("traceparent", "00-1")];
+        let mut headers = map(&kept);
+        headers.insert(CONNECTION, HeaderValue::from_static("Idempotency-Key, x-request-id, TraceParent, host"));
+        outward(&mut headers, &HeaderEdits::default(), &peer(), &upstream(), false);
+        for (name, value) in kept {
+            assert_eq!(headers[name], value);
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod listen;
 mod metrics_port;
 mod observe;
 mod places;
+mod progress;
 mod reference;
 mod remote;
 mod share;
@@ -35,6 +36,7 @@ mod trace;
 mod tunnel;
 pub mod upstream;
 mod visit;
+mod way;
 mod wire;
 
 use std::{

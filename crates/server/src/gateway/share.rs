@@ -1,11 +1,10 @@
 //! Passes one request to a process of a role, and to another one where the first cannot have acted on it, or where acting
 //! twice does no harm: before the first byte of an answer, never after.
 
-use std::{pin::pin, rc::Rc};
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, request::Parts};
-use http_body_util::BodyExt as _;
+use http::{HeaderValue, Method, Request, Response, request::Parts};
 use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
@@ -18,12 +17,24 @@ use super::{
     headers::{self, HeaderEdits},
     listen::Peer,
     upstream::{ForwardError, Upstream},
-    wire::{Question, WireError},
+    way::target,
+    wire::Question,
 };
+use crate::internal::IDENTITY;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Stands in where a client names no host (HTTP/1.0).
 const NO_HOST: &str = "role.invalid";
+
+/// What holds for one request to a role.
+pub struct Terms {
+    /// Signs for a method and a target what the role is told of who sends this. Put on when nothing of the client's is taken
+    /// off any more, and no earlier than it goes out: it is not good for long.
+    pub identity: Box<dyn FnOnce(&Method, &str) -> HeaderValue>,
+    /// How long the role may take to begin its answer, once it has the whole request.
+    pub answer_limit: Duration,
+    /// Doing it twice is doing it once: it has a key, and its route honours that.
+    pub is_keyed: bool,
+}
 
 impl Forwarder {
     /// Passes `request` on to one process after another, as `pick` chooses them, until one answers.
@@ -34,6 +45,7 @@ impl Forwarder {
         self: Rc<Self>,
         mut request: Request<Incoming>,
         pick: Pick,
+        terms: Terms,
         edits: Rc<HeaderEdits>,
         peer: Rc<Peer>,
     ) -> Result<Response<Body>, ForwardError> {
@@ -41,31 +53,42 @@ impl Forwarder {
         if request.body().size_hint().lower() > bytes_max {
             return Err(ForwardError::BodyTooLarge { bytes_max });
         }
-        let has_key = request.headers().contains_key(&IDEMPOTENCY_KEY);
         let websocket = edits.websocket && headers::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let nobody = Upstream::Name(NO_HOST.into());
-        let request = prepare(request, &nobody, &edits, &peer, websocket, bytes_max);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = prepare(request, &nobody, &edits, &peer, websocket, bytes_max).into_parts();
+        let Terms { identity, answer_limit, is_keyed } = terms;
+        let sign = move |head: &mut Parts| {
+            let said = identity(&head.method, target(&head.uri));
+            head.headers.insert(IDENTITY, said);
+        };
         if !websocket && body.is_end_stream() {
-            return self.ask_several(&head, has_key, pick).await;
+            sign(&mut head);
+            return self.ask_several(&head, is_keyed, answer_limit, pick).await;
         }
-        if !has_key || websocket || !pick.is_kept(body.size_hint().exact()) {
-            return self.send_unless_sent(Request::from_parts(head, body), client, pick).await;
+        if !is_keyed || websocket || !pick.is_kept(body.size_hint().exact()) {
+            sign(&mut head);
+            return self.send_unless_sent(Request::from_parts(head, body), client, answer_limit, pick).await;
         }
-        let collected = self.limited(pin!(body.collect())).await?;
-        let kept = collected.map_err(|_| ForwardError::ClientGone)?.to_bytes();
-        self.send_again(&head, &kept, pick).await
+        let kept = self.collected(body).await?;
+        sign(&mut head);
+        self.send_again(&head, &kept, answer_limit, pick).await
     }
 
     /// A request without a body.
-    async fn ask_several(&self, head: &Parts, has_key: bool, mut pick: Pick) -> Result<Response<Body>, ForwardError> {
+    async fn ask_several(
+        &self,
+        head: &Parts,
+        is_keyed: bool,
+        limit: Duration,
+        mut pick: Pick,
+    ) -> Result<Response<Body>, ForwardError> {
         let mut question = Question::default();
         question.write(head);
-        let twice = has_key || head.method.is_idempotent();
+        let twice = is_keyed || head.method.is_idempotent();
         let mut call = pick.call().ok_or(ForwardError::Nobody)?;
         loop {
-            let failed = match self.ask(question, twice, call.upstream()).await {
+            let failed = match self.ask(question, twice, call.upstream(), limit).await {
                 Ok(response) => return Ok(under(call, response)),
                 Err(failed) => failed,
             };
@@ -79,32 +102,18 @@ impl Forwarder {
         question: Question,
         twice: bool,
         upstream: &Upstream,
+        limit: Duration,
     ) -> Result<Response<Body>, Failed<Question>> {
         let mut question = question;
         if let Some(mut lease) = self.pool.reuse_wire(upstream) {
             *lease.connection.question() = question;
-            let outcome = self.limited(pin!(lease.connection.answer())).await?;
-            match outcome {
+            match self.answer(&mut lease, twice, limit).await {
                 Ok(answer) => return Ok(passed_on(answer, lease)),
-                Err(error) => match (error, lease.connection.take_question(twice)) {
-                    (WireError::Broken(_), Some(again)) => question = again,
-                    (error, _) => return Err(ForwardError::from(error).into()),
-                },
+                Err(Failed { unsent: Some(again), .. }) => question = again,
+                Err(failed) => return Err(failed),
             }
         }
-        let mut lease = match self.pool.open_wire(upstream).await {
-            Ok(lease) => lease,
-            Err(error) => return Err(Failed { error, unsent: Some(question) }),
-        };
-        *lease.connection.question() = question;
-        let outcome = self.limited(pin!(lease.connection.answer())).await?;
-        match outcome {
-            Ok(answer) => Ok(passed_on(answer, lease)),
-            Err(error @ WireError::Broken(_)) => {
-                Err(Failed { unsent: lease.connection.take_question(twice), error: error.into() })
-            }
-            Err(error) => Err(ForwardError::from(error).into()),
-        }
+        self.ask_anew(question, twice, upstream, limit).await
     }
 
     /// A request whose body comes from the client as it goes: only what did not go out at all goes to another process.
@@ -112,12 +121,13 @@ impl Forwarder {
         &self,
         request: Request<Upload>,
         client: Option<OnUpgrade>,
+        limit: Duration,
         mut pick: Pick,
     ) -> Result<Response<Body>, ForwardError> {
         let mut request = request;
         let mut call = pick.call().ok_or(ForwardError::Nobody)?;
         loop {
-            let failed = match self.try_send(request, call.upstream()).await {
+            let failed = match self.try_send(request, call.upstream(), limit).await {
                 Ok((response, lease)) => return self.accept(response, lease, client).map(|answer| under(call, answer)),
                 Err(failed) => failed,
             };
@@ -126,11 +136,17 @@ impl Forwarder {
     }
 
     /// A request with a key, so that doing it twice is doing it once.
-    async fn send_again(&self, head: &Parts, body: &Bytes, mut pick: Pick) -> Result<Response<Body>, ForwardError> {
+    async fn send_again(
+        &self,
+        head: &Parts,
+        body: &Bytes,
+        limit: Duration,
+        mut pick: Pick,
+    ) -> Result<Response<Body>, ForwardError> {
         let request = || Request::from_parts(head.clone(), Upload::kept(body.clone()));
         let mut call = pick.call().ok_or(ForwardError::Nobody)?;
         loop {
-            let Failed { error, .. } = match self.try_send(request(), call.upstream()).await {
+            let Failed { error, .. } = match self.try_send(request(), call.upstream(), limit).await {
                 Ok((response, lease)) => return self.accept(response, lease, None).map(|answer| under(call, answer)),
                 Err(failed) => failed,
             };

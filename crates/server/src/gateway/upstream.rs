@@ -98,6 +98,9 @@ pub enum ForwardError {
         /// The limit.
         bytes_max: u64,
     },
+    /// The client stopped sending its body, or sends it too slowly.
+    #[error("the body did not arrive in time")]
+    ClientTooSlow,
     /// The client's body broke off: nobody is left to be answered.
     #[error("the client went away")]
     ClientGone,
@@ -113,17 +116,23 @@ impl ForwardError {
         matches!(self, Self::Refused | Self::Unreachable(_) | Self::ConnectTimeout | Self::Saturated)
     }
 
-    /// It says something about the upstream, and not about the client.
+    /// It says that the upstream is not well. One that takes longer with a request than it may is not that: what somebody
+    /// asked for takes long, and one that is frozen is found by asking it whether it is ready.
     #[must_use]
     pub fn is_of_the_upstream(&self) -> bool {
         match self {
             Self::Refused
             | Self::Unreachable(_)
             | Self::ConnectTimeout
-            | Self::ResponseTimeout
             | Self::BrokeBeforeFirstByte(_)
             | Self::BadAnswer(_) => true,
-            Self::Saturated | Self::Nobody | Self::BodyTooLarge { .. } | Self::ClientGone | Self::Crashed(_) => false,
+            Self::Saturated
+            | Self::ResponseTimeout
+            | Self::Nobody
+            | Self::BodyTooLarge { .. }
+            | Self::ClientTooSlow
+            | Self::ClientGone
+            | Self::Crashed(_) => false,
         }
     }
 

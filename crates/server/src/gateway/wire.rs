@@ -128,12 +128,7 @@ impl Wire {
         &mut self.question
     }
 
-    /// The question, for another connection, if the upstream cannot have acted on it or acting twice changes nothing.
-    pub(super) fn question_again(&mut self) -> Option<Question> {
-        self.take_question(self.question.method.is_idempotent())
-    }
-
-    /// The same, where it is known whether acting `twice` does no harm.
+    /// The question, for another connection, if the upstream cannot have acted on it or acting `twice` does no harm.
     pub(super) fn take_question(&mut self, twice: bool) -> Option<Question> {
         (self.sent == 0 || twice).then(|| mem::take(&mut self.question))
     }

@@ -4,3 +4,4 @@ mod forwarding;
 mod listening;
 mod parts;
 mod sharing;
+mod slowness;

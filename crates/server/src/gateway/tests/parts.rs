@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, num::NonZeroUsize, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,9 +18,13 @@ use crate::gateway::{
     forward::{ForwardLimits, Forwarder},
     gate::{Front, Gate, Route},
     listen::{ConnectionLimits, Listen, Peer, Serving, bind},
+    share::Terms,
     upstream::{ForwardError, Pool, PoolLimits, Upstream},
 };
 use crate::role::Role;
+
+/// What the gateway says of who sends a request to a role.
+pub const SIGNED: &str = "signed by us";
 
 /// A hang is a failure, not a wait for ever.
 pub async fn soon<T>(work: impl Future<Output = T>) -> T {
@@ -31,14 +35,22 @@ pub async fn soon<T>(work: impl Future<Output = T>) -> T {
 #[derive(Clone)]
 enum Way {
     One(Upstream),
-    Several(Arc<Members>),
+    Several(Arc<Members>, Duration),
 }
 
 impl Way {
-    fn route(&self) -> Route {
+    fn route(&self, request: &Request<Incoming>) -> Route {
         match self {
             Self::One(upstream) => Route::Forward { upstream: upstream.clone(), edits: Rc::default() },
-            Self::Several(members) => Route::Shared { pick: Pick::new(members, None), edits: Rc::default() },
+            Self::Several(members, answer_limit) => {
+                let is_patient = request.uri().path() == "/patient";
+                let terms = Terms {
+                    identity: Box::new(|_, _| HeaderValue::from_static(SIGNED)),
+                    answer_limit: if is_patient { Duration::from_hours(1) } else { *answer_limit },
+                    is_keyed: request.headers().contains_key("idempotency-key") && request.uri().path() != "/unkeyed",
+                };
+                Route::Shared { pick: Pick::new(members, None), terms, edits: Rc::default() }
+            }
         }
     }
 }
@@ -50,7 +62,7 @@ impl Front for Everything {
     type Visit = ();
 
     fn enter(&self, _peer: &Peer, request: &mut Request<Incoming>) -> (Route, ()) {
-        let forward = self.0.route();
+        let forward = self.0.route(request);
         let route = match request.uri().path() {
             "/local" => Route::Local,
             "/later" => Route::Later(Box::pin(async move {
@@ -112,9 +124,14 @@ impl Gateway {
 
     /// Before several processes of a role.
     pub fn sharing(addresses: &[SocketAddr]) -> Self {
+        Self::sharing_with(addresses, Settings::default())
+    }
+
+    /// The same, with these limits.
+    pub fn sharing_with(addresses: &[SocketAddr], settings: Settings) -> Self {
         let members = Members::new(Role::Session, &config_of_tests(), Arc::default());
         members.set(addresses.to_vec());
-        Self::on(Way::Several(Arc::new(members)), Settings::default())
+        Self::on(Way::Several(Arc::new(members), settings.forward.response_header), settings)
     }
 
     fn on(way: Way, settings: Settings) -> Self {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
-use super::parts::{GET, Gateway, OK, Wire, accept, header, listener, status};
+use super::parts::{GET, Gateway, OK, SIGNED, Wire, accept, header, listener, status};
 
 /// An address at which nobody listens.
 async fn nowhere() -> SocketAddr {
@@ -66,20 +66,41 @@ async fn what_may_be_done_twice_goes_to_another_one_when_the_first_breaks() {
 
 #[tokio::test]
 async fn what_may_not_be_done_twice_is_not() {
-    let ((one, first), (two, second)) = (listener().await, listener().await);
-    let gateway = Gateway::sharing(&[first, second]);
-    let mut client = gateway.connect().await;
-    client.send(post("")).await;
-    let (mut broken, other) = first_and_other(one, two).await;
-    broken.until("hello").await;
-    drop(broken);
-    assert_eq!(status(&client.answer().await), 502);
-    // The next request is the first that the other one sees.
-    client.send(GET).await;
-    let mut wire = accept(&other).await;
-    assert!(wire.head().await.starts_with("GET"), "the other one was not asked before");
-    wire.send(OK).await;
-    assert_eq!(status(&client.answer().await), 200);
+    // Without a key, and with one at a route that does not honour it.
+    for request in [post(""), post(KEY).replace("POST /a ", "POST /unkeyed ")] {
+        let ((one, first), (two, second)) = (listener().await, listener().await);
+        let gateway = Gateway::sharing(&[first, second]);
+        let mut client = gateway.connect().await;
+        client.send(request).await;
+        let (mut broken, other) = first_and_other(one, two).await;
+        broken.until("hello").await;
+        drop(broken);
+        assert_eq!(status(&client.answer().await), 502);
+        // The next request is the first that the other one sees.
+        client.send(GET).await;
+        let mut wire = accept(&other).await;
+        assert!(wire.head().await.starts_with("GET"), "the other one was not asked before");
+        wire.send(OK).await;
+        assert_eq!(status(&client.answer().await), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_client_takes_off_neither_what_we_say_of_it_nor_its_own_key() {
+    for request in [GET.to_owned(), post(KEY)] {
+        let (upstream, address) = listener().await;
+        let gateway = Gateway::sharing(&[address]);
+        let mut client = gateway.connect().await;
+        let named = "\r\nConnection: X-Astrfleet-Identity, Idempotency-Key, X-Hop\r\nX-Hop: 1\r\nHost:";
+        client.send(request.replacen("\r\nHost:", named, 1)).await;
+        let mut wire = accept(&upstream).await;
+        let seen = wire.answer().await;
+        assert_eq!(header(&seen, "x-astrfleet-identity"), Some(SIGNED));
+        assert_eq!(header(&seen, "idempotency-key"), request.contains(KEY).then_some("one"));
+        assert_eq!(header(&seen, "x-hop"), None);
+        wire.send(OK).await;
+        assert_eq!(status(&client.answer().await), 200);
+    }
 }
 
 #[tokio::test]

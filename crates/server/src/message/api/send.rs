@@ -51,7 +51,7 @@ pub(super) struct Waiting {
     params(
         ("tenant" = String, Path, description = "Id or name"),
         ("session" = String, Path, description = "`ses_…`"),
-        ("wait" = Option<u64>, Query, description = "Seconds to wait for the answer, 0 to 300; without it 60"),
+        ("wait" = Option<u64>, Query, maximum = 300, description = "Seconds to wait for the answer, 0 to 300; without it 60"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
         ("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event that you have"),
     ),
