@@ -9,21 +9,28 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use astrfleet_core::policy::Role;
 use astrfleet_server::{
-    config::Addresses,
+    config::{Addresses, ServerConfig},
     gateway::{
         self,
         listen::{Listen, bind},
     },
+    internal::{IDENTITY, Identity},
     role::Role as Part,
 };
 use astrfleet_testkit::app::{Caller, TestApp};
-use axum::http::{HeaderMap, Method, Uri};
+use axum::{
+    Router,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri},
+    routing::{get, post},
+};
 use secrecy::ExposeSecret;
 use serde_json::json;
+use tokio::{net::TcpListener, sync::watch};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -131,9 +138,9 @@ async fn a_role_elsewhere_is_reached_by_whoever_may() {
             json!({"id": shown("x-request-id"), "trace": shown("traceparent"), "credential": shown("authorization")});
         async move { axum::Json(said) }
     };
-    let elsewhere = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let elsewhere = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let remote = format!("http://{}", elsewhere.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(elsewhere, axum::Router::new().fallback(echo)).await });
+    tokio::spawn(async move { axum::serve(elsewhere, Router::new().fallback(echo)).await });
 
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
     let bound = bind(&Listen { workers: NonZeroUsize::new(1), ..Listen::on(local) }).unwrap();
@@ -183,17 +190,155 @@ async fn a_role_elsewhere_is_reached_by_whoever_may() {
     assert!(headers.contains_key("retry-after"));
     assert_eq!(ask("/.well-known/jwks.json", &Caller::nobody()).await.0, 200, "public, so passed on without asking");
 
-    test.advance(std::time::Duration::from_mins(2));
+    test.advance(Duration::from_mins(2));
     test.post(&owner, "/auth/logout", json!({})).await;
     let ended = async {
         while ask(instance, &owner).await.0 != 401 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_mins(1), ended).await.expect("a login that ended is refused");
+    tokio::time::timeout(Duration::from_mins(1), ended).await.expect("a login that ended is refused");
 
     let metrics = test.app.metrics.render();
     let counted = r#"http_requests_total{method="GET",endpoint="/api/v1/tenants/{tenant}/instance",status="200"}"#;
     assert!(metrics.contains(counted), "{metrics}");
     app.stop.cancel();
+}
+
+/// A gateway before these roles elsewhere, each at addresses with commas between them.
+async fn gateway_before(roles: &[(Part, &str)], change: impl FnOnce(&mut ServerConfig)) -> (TestApp, SocketAddr) {
+    let bound = bind(&Listen { workers: NonZeroUsize::new(1), ..Listen::on(([127, 0, 0, 1], 0).into()) }).unwrap();
+    let address = bound.address();
+    let test = TestApp::configured(|config| {
+        config.gateway.listen = address;
+        let addresses = |urls: &str| Addresses(urls.split(',').map(str::to_owned).collect());
+        config.gateway.remote = roles.iter().map(|(role, urls)| (*role, addresses(urls))).collect();
+        change(config);
+    })
+    .await;
+    let mut app = test.app.clone();
+    app.roles = Arc::new(Part::ALL.into_iter().filter(|role| roles.iter().all(|(other, _)| other != role)).collect());
+    drop(gateway::serve(&app, bound).unwrap());
+    (test, address)
+}
+
+/// Serves `router` as a process of the platform would.
+async fn elsewhere(router: Router) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn behind_a_proxy_of_ours_the_client_is_whom_it_names() {
+    for is_trusted in [true, false] {
+        let (say, mut said) = watch::channel(HeaderValue::from_static(""));
+        let hear = async move |headers: HeaderMap| {
+            say.send_replace(headers.get(IDENTITY).cloned().unwrap());
+        };
+        let url = elsewhere(Router::new().route("/.well-known/jwks.json", get(hear))).await;
+        let (test, address) = gateway_before(&[(Part::Auth, &url), (Part::Manager, &url)], |config| {
+            config.gateway.trust_forwarded = is_trusted;
+            config.gateway.anonymous_rate_limit_per_minute = 2;
+        })
+        .await;
+        let http = reqwest::Client::new();
+        let ask = async |path: &str, forwarded: &str| {
+            let request = http.get(format!("http://{address}{path}")).header("x-forwarded-for", forwarded);
+            request.header("connection", "x-astrfleet-identity").send().await.unwrap().status().as_u16()
+        };
+        // Of this process, and of another one; the first address is what the client says of itself.
+        for (path, mine, others) in [
+            ("/api/v1/tenants", "6.6.6.6, 198.51.100.7", "6.6.6.6, 198.51.100.8"),
+            ("/api/v1/tenants/acme/instance", "6.6.6.6, 203.0.113.7", "6.6.6.6, 203.0.113.8"),
+        ] {
+            let statuses = [ask(path, mine).await, ask(path, mine).await, ask(path, mine).await];
+            assert!(statuses.contains(&429), "{path}: {statuses:?}");
+            let expected = if is_trusted { 401 } else { 429 };
+            assert_eq!(ask(path, others).await, expected, "{path}");
+        }
+        // The role is told of it, and nothing that the client names in `Connection` keeps it from being told.
+        for (forwarded, expected) in [("6.6.6.6, 198.51.100.7", "198.51.100.7"), ("198.51.100.7, unknown", "127.0.0.1")]
+        {
+            assert_eq!(ask("/.well-known/jwks.json", forwarded).await, 200);
+            let shown = said.borrow_and_update().clone();
+            let now = test.app.clock.now();
+            let identity = test.app.fleet.verify(&shown, &Method::GET, "/.well-known/jwks.json", now).unwrap();
+            let client = if is_trusted { expected } else { "127.0.0.1" }.parse().ok();
+            assert_eq!(identity, Identity { client, ..Identity::default() });
+        }
+        test.app.stop.cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_answer_delays_no_word_of_another() {
+    let (turn, is_well) = watch::channel(true);
+    let ready = async move || if *is_well.borrow() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let well = elsewhere(Router::new().route("/ready", get(ready))).await;
+    // Connections are made, and nobody takes them.
+    let frozen = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let urls = format!("{well},http://{}", frozen.local_addr().unwrap());
+    let (test, _) = gateway_before(&[(Part::Manager, &urls)], |config| {
+        config.gateway.balance.probe_period_ms = 10;
+        // Far longer than this test takes.
+        config.gateway.balance.probe_timeout_ms = 3_600_000;
+        config.gateway.upstream_timeout_s = 3_600;
+    })
+    .await;
+    let label = format!("upstream_ready{{role=\"manager\",address=\"{}\"}}", well.trim_start_matches("http://"));
+    let shown = async |ready: u8| {
+        let is_shown = async {
+            while !test.app.metrics.render().contains(&format!("{label} {ready}")) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), is_shown).await.expect("its word is heard");
+    };
+    shown(1).await;
+    turn.send_replace(false);
+    shown(0).await;
+    test.app.stop.cancel();
+}
+
+#[tokio::test]
+async fn whoever_may_wait_is_waited_for_and_slowness_of_one_refuses_nobody() {
+    let (turn, answers) = watch::channel(false);
+    let (come, mut came) = tokio::sync::mpsc::unbounded_channel();
+    let patient = async move || {
+        come.send(()).unwrap();
+        answers.clone().wait_for(|answers| *answers).await.unwrap();
+    };
+    let router = Router::new()
+        .route("/ready", get(async || StatusCode::OK))
+        .route("/api/v1/tenants/acme/sessions/{session}/messages", post(patient.clone()))
+        .route("/llm/v1/chat/completions", post(patient))
+        .fallback(async || std::future::pending::<StatusCode>().await);
+    let url = elsewhere(router).await;
+    let roles = [Part::Message, Part::Llm, Part::Manager].map(|role| (role, url.as_str()));
+    let (test, address) = gateway_before(&roles, |config| config.gateway.upstream_timeout_s = 1).await;
+    let owner = test.member(&test.tenant("acme").await, Role::Owner).await;
+    let credential = owner.credential.as_ref().unwrap().expose_secret();
+    let http = reqwest::Client::new();
+    let ask = async |method: Method, path: &str| {
+        let request = http.request(method, format!("http://{address}{path}")).bearer_auth(credential).body("{}");
+        request.header("content-type", "application/json").send().await.unwrap().status().as_u16()
+    };
+    let waiting = futures_util::future::join(
+        ask(Method::POST, "/api/v1/tenants/acme/sessions/ses_1/messages?wait=120"),
+        ask(Method::POST, "/llm/v1/chat/completions"),
+    );
+    let limits_pass = async {
+        came.recv().await.unwrap();
+        came.recv().await.unwrap();
+        // One after the other, more of them than failures in a row open a circuit.
+        for _ in 0..6 {
+            assert_eq!(ask(Method::POST, "/api/v1/tenants/acme/instance/start").await, 504);
+        }
+        turn.send_replace(true);
+    };
+    let (statuses, ()) = futures_util::future::join(waiting, limits_pass).await;
+    assert_eq!(statuses, (200, 200));
+    test.app.stop.cancel();
 }

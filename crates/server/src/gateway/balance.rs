@@ -47,6 +47,8 @@ pub struct Member {
     labels: UpstreamLabels,
     seed: u64,
     standing: AtomicU8,
+    /// It has answered a question, or has not in time.
+    was_heard: AtomicBool,
     /// Questions in a row that it did not answer.
     unanswered: AtomicU32,
     calls: AtomicU32,
@@ -135,10 +137,17 @@ impl Members {
             None => before,
         };
         member.standing.store(standing as u8, Relaxed);
+        member.was_heard.store(true, Relaxed);
         self.metrics.upstream_ready.get_or_create(&member.labels).set(i64::from(standing != Standing::Away));
         if standing != before {
             tracing::info!(role = ?self.role, address = %member.address, ?standing, "a process of a role changed");
         }
+    }
+
+    /// Whether all of them were asked at least once.
+    #[must_use]
+    pub fn all_heard(&self) -> bool {
+        self.list.load().iter().all(|member| member.was_heard.load(Relaxed))
     }
 
     fn now(&self) -> u64 {
@@ -218,11 +227,18 @@ impl Member {
             seed: key_of(&address.to_string()),
             labels: UpstreamLabels { role, address: address.to_string() },
             standing: AtomicU8::new(Standing::Ready as u8),
+            was_heard: AtomicBool::new(false),
             unanswered: AtomicU32::new(0),
             calls: AtomicU32::new(0),
             is_calm: AtomicBool::new(true),
             circuit: Mutex::default(),
         }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `http://host:port`

@@ -1,7 +1,7 @@
 //! Roles that live in other processes: where they are, looked up and asked again and again whether they are well.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
@@ -12,9 +12,13 @@ use std::{
 
 use astrfleet_core::{Error, Result};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
-use futures_util::future::join_all;
+use futures_util::{
+    StreamExt as _,
+    future::{join, join_all},
+    stream::FuturesUnordered,
+};
 use http_body_util::{BodyExt, Limited};
-use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
 
 use super::{
     balance::{Member, Members, Standing},
@@ -22,7 +26,8 @@ use super::{
 };
 use crate::{
     app::{App, Base},
-    config::{millis, seconds},
+    config::{BalanceConfig, millis, seconds},
+    internal::Peers,
     role::Role,
 };
 
@@ -33,9 +38,12 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// How long a name may take to be looked up.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// One role: as it is configured, and the processes that this stands for.
+type Known = (Vec<Upstream>, Arc<Members>);
+
 /// The roles that are not in this process.
 pub struct Remote {
-    roles: BTreeMap<Role, (Vec<Upstream>, Arc<Members>)>,
+    roles: BTreeMap<Role, Known>,
     /// All of them were looked for once.
     looked: AtomicBool,
 }
@@ -79,81 +87,96 @@ impl Remote {
     }
 }
 
-/// Looks for the roles elsewhere, and after them, until the process ends.
+/// Looks for the roles elsewhere, and after them, until the process ends. Each by itself: a name that is not found delays no
+/// question, and a process that does not answer delays nobody else's.
 pub fn watch(app: &App) {
     let remote = app.gateway.remote();
     if remote.is_empty() {
         return;
     }
-    let (app, stop) = (app.clone(), app.stop.clone());
-    app.tasks.clone().spawn(async move {
-        let config = &app.config.gateway.balance;
-        let mut resolved_at: Option<Instant> = None;
-        loop {
-            let remote = app.gateway.remote();
-            let is_due = resolved_at.is_none_or(|at| at.elapsed() >= seconds(config.resolve_period_s));
-            let round = async {
-                if is_due {
-                    resolved_at = Some(Instant::now());
-                    join_all(elsewhere(&app, &remote).map(|(upstreams, members)| resolve(upstreams, members))).await;
-                }
-                join_all(elsewhere(&app, &remote).map(|(_, members)| ask_all(&app, members))).await;
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = round => remote.looked.store(true, Relaxed),
+    let here = Arc::clone(&app.roles);
+    let (peers, config, stop) = (app.peers.clone(), app.config.gateway.balance.clone(), app.stop.clone());
+    app.tasks.spawn(async move {
+        let elsewhere: Vec<&Known> =
+            remote.roles.iter().filter(|(role, _)| !here.contains(role)).map(|(_, known)| known).collect();
+        let resolved = AtomicBool::new(false);
+        let note = || {
+            if resolved.load(Relaxed) && elsewhere.iter().all(|(_, members)| members.all_heard()) {
+                remote.looked.store(true, Relaxed);
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(millis(config.probe_period_ms)) => {}
-            }
-        }
+        };
+        let asking = join_all(elsewhere.iter().map(|(_, members)| ask_all(members, &config, &peers, note)));
+        let looking = look_up(&elsewhere, seconds(config.resolve_period_s), &resolved);
+        stop.run_until_cancelled(join(looking, asking)).await;
     });
 }
 
-fn elsewhere<'a>(app: &'a App, remote: &'a Remote) -> impl Iterator<Item = &'a (Vec<Upstream>, Arc<Members>)> {
-    remote.roles.iter().filter(|(role, _)| !app.roles.contains(role)).map(|(_, known)| known)
+/// Looks names up again and again.
+async fn look_up(roles: &[&Known], period: Duration, resolved: &AtomicBool) {
+    loop {
+        join_all(roles.iter().map(|(upstreams, members)| resolve(upstreams, members))).await;
+        resolved.store(true, Relaxed);
+        tokio::time::sleep(period).await;
+    }
 }
 
 /// A name may stand for several addresses, and for others tomorrow. One that is not found keeps those it had.
 async fn resolve(upstreams: &[Upstream], members: &Members) {
     let before = members.all();
-    let mut addresses = Vec::new();
-    for upstream in upstreams {
-        let name = match upstream {
-            Upstream::Address(address) => {
-                addresses.push(*address);
-                continue;
-            }
-            Upstream::Name(name) => name,
-        };
-        match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&**name)).await {
-            Ok(Ok(found)) => addresses.extend(found),
-            Ok(Err(error)) => {
-                tracing::warn!(role = ?members.role(), %name, %error, "the name of a role is not found");
-                return;
-            }
-            Err(_) => return,
-        }
-    }
-    if !addresses.is_empty() || before.is_empty() {
-        members.set(addresses);
+    let found = join_all(upstreams.iter().map(|upstream| addresses(upstream, members.role()))).await;
+    let Some(found) = found.into_iter().collect::<Option<Vec<_>>>() else { return };
+    let found = found.concat();
+    if !found.is_empty() || before.is_empty() {
+        members.set(found);
     }
 }
 
-async fn ask_all(app: &App, members: &Members) {
-    let all = members.all();
-    join_all(all.iter().map(|member| async {
-        let limit = millis(app.config.gateway.balance.probe_timeout_ms);
-        let said = tokio::time::timeout(limit, ask(app, member)).await.ok().flatten();
-        members.heard(member, said);
-    }))
-    .await;
+/// What it stands for now, where that is known.
+async fn addresses(upstream: &Upstream, role: Role) -> Option<Vec<SocketAddr>> {
+    let name = match upstream {
+        Upstream::Address(address) => return Some(vec![*address]),
+        Upstream::Name(name) => name,
+    };
+    match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&**name)).await {
+        Ok(Ok(found)) => Some(found.collect()),
+        Ok(Err(error)) => {
+            tracing::warn!(?role, %name, %error, "the name of a role is not found");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Asks each process of a role once in every period, unless it is still being asked. `then` is called after every answer.
+async fn ask_all(members: &Members, config: &BalanceConfig, peers: &Peers, then: impl Fn()) {
+    let limit = millis(config.probe_timeout_ms);
+    let mut periods = tokio::time::interval(millis(config.probe_period_ms.max(1)));
+    periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut questions, mut asked) = (FuturesUnordered::new(), HashSet::new());
+    loop {
+        tokio::select! {
+            _ = periods.tick() => {
+                let all = members.all();
+                for member in all.iter().filter(|member| asked.insert(member.address())) {
+                    let member = Arc::clone(member);
+                    questions.push(async move {
+                        let said = tokio::time::timeout(limit, ask(peers, &member)).await.ok().flatten();
+                        members.heard(&member, said);
+                        member.address()
+                    });
+                }
+            }
+            Some(address) = questions.next() => {
+                asked.remove(&address);
+            }
+        }
+        then();
+    }
 }
 
 /// None where it does not answer.
-async fn ask(app: &App, member: &Member) -> Option<Standing> {
-    let answer = app.peers.get(&member.url(), "/ready", HeaderMap::new()).await.ok()?;
+async fn ask(peers: &Peers, member: &Member) -> Option<Standing> {
+    let answer = peers.get(&member.url(), "/ready", HeaderMap::new()).await.ok()?;
     let standing = match (answer.status(), answer.headers().contains_key(STANDS_BY)) {
         (StatusCode::OK, false) => Standing::Ready,
         (StatusCode::OK, true) => Standing::StandsBy,
