@@ -189,7 +189,9 @@ impl Wire {
         let parsed =
             httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut found, &self.buffer, &mut slots);
         let length = match parsed {
-            Ok(httparse::Status::Complete(length)) => length,
+            // One read may have brought more than a head may have.
+            Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
+            Ok(httparse::Status::Complete(_)) => return Err(WireError::Invalid("its head is too long")),
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(WireError::Invalid("its head cannot be read")),
         };

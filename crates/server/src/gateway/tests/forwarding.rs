@@ -285,6 +285,48 @@ async fn an_answer_that_is_announced_without_end_is_not_awaited() {
 }
 
 #[tokio::test]
+async fn a_head_has_limits() {
+    let with_fields = |count: usize| {
+        let fields: String = (1..count).map(|number| format!("X-{number}: 1\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nhi")
+    };
+    let of_length = |length: usize| {
+        let long = "x".repeat(length - "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: \r\n\r\n".len());
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: {long}\r\n\r\nhi")
+    };
+    for fits in [with_fields(100), of_length(40 << 10)] {
+        let (got, is_kept) = passed(&fits).await;
+        assert!(status(&got) == 200 && got.ends_with("\r\n\r\nhi") && is_kept, "{} bytes", fits.len());
+    }
+    for too_much in [with_fields(101), of_length(50 << 10)] {
+        let (got, is_kept) = passed(&too_much).await;
+        assert!(got.ends_with("the upstream's answer is not valid") && !is_kept, "{} bytes: {got}", too_much.len());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_something_came_unasked_is_not_used_again() {
+    let (upstream, address) = listener().await;
+    let gateway = Gateway::before(address);
+    let (mut wire, first) = {
+        let mut client = gateway.connect().await;
+        client.send(GET).await;
+        let mut wire = accept(&upstream).await;
+        serve_once(&mut wire).await;
+        (wire, client.answer().await)
+    };
+    assert_eq!(status(&first), 200);
+    wire.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged").await;
+    let (answer, _) = tokio::join!(gateway.ask(GET), async {
+        // Whoever is asked next is asked over another connection.
+        let mut anew = accept(&upstream).await;
+        serve_once(&mut anew).await
+    });
+    assert!(answer.ends_with("\r\n\r\nhi"), "{answer}");
+    wire.closed().await;
+}
+
+#[tokio::test]
 async fn an_upload_in_chunks_arrives_byte_for_byte() {
     let (upstream, address) = listener().await;
     let gateway = Gateway::before(address);
