@@ -4,7 +4,11 @@
 use std::{ffi::OsString, time::Duration};
 
 use astrfleet_adapters::blobs::{Encryption, S3Settings};
-use object_store::{aws::AmazonS3Builder, path::Path, signer::Signer as _};
+use object_store::{
+    aws::AmazonS3Builder,
+    path::Path,
+    signer::{SignedUrlOptions, Signer as _},
+};
 use reqwest::{Method, StatusCode};
 
 use crate::{kept::Kept, parts::find, ports::free_port};
@@ -70,7 +74,7 @@ impl S3 {
         self.server.start();
         let client = reqwest::Client::new();
         let is_made = async || {
-            let address = self.address_to(Method::PUT, BUCKET, "").await;
+            let address = self.address_to(Method::PUT, BUCKET, "", &[]).await;
             let answer = client.put(address).timeout(LOOK_LIMIT).send().await;
             answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == StatusCode::CONFLICT)
         };
@@ -84,7 +88,7 @@ impl S3 {
         let client = reqwest::Client::new();
         let keeps_one = async || {
             for method in [Method::PUT, Method::GET, Method::DELETE] {
-                let address = self.address_to(method.clone(), BUCKET, "is-it-there").await;
+                let address = self.address_to(method.clone(), BUCKET, "is-it-there", &[]).await;
                 let answer = client.request(method, address).timeout(LOOK_LIMIT).send().await;
                 if !answer.is_ok_and(|answer| answer.status().is_success()) {
                     return false;
@@ -96,11 +100,27 @@ impl S3 {
     }
 
     /// Where that is done with an object, or with the bucket itself where none is named, for a minute.
-    async fn address_to(&self, method: Method, bucket: &str, object: &str) -> reqwest::Url {
+    async fn address_to(&self, method: Method, bucket: &str, object: &str, query: &[(&str, &str)]) -> reqwest::Url {
         let builder = AmazonS3Builder::new().with_endpoint(self.endpoint()).with_allow_http(true).with_region(REGION);
         let keys = builder.with_access_key_id(ACCESS_KEY).with_secret_access_key(SECRET_KEY);
         let signer = keys.with_bucket_name(bucket).with_http_connector(Nobody).build().unwrap();
-        signer.signed_url(method, &Path::from(object), Duration::from_mins(1)).await.unwrap()
+        let query = SignedUrlOptions::default().with_query(query.iter().copied());
+        signer.signed_url_opts(method, &Path::from(object), Duration::from_mins(1), &query).await.unwrap()
+    }
+
+    /// How many uploads of an object were begun and neither finished nor given up: their parts take up room.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn unfinished(&self, object: &str) -> usize {
+        // MinIO tells of one object's alone.
+        let query = [("uploads", ""), ("prefix", object)];
+        let address = self.address_to(Method::GET, BUCKET, "", &query).await;
+        let answer = reqwest::Client::new().get(address).timeout(LOOK_LIMIT).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("ListMultipartUploadsResult"), "{text}");
+        text.matches("<UploadId>").count()
     }
 
     /// Makes another bucket, and says how to reach it.
@@ -108,7 +128,7 @@ impl S3 {
     /// # Panics
     /// When it is not made.
     pub async fn bucket(&self, name: &str) -> S3Settings {
-        let address = self.address_to(Method::PUT, name, "").await;
+        let address = self.address_to(Method::PUT, name, "", &[]).await;
         let answer = reqwest::Client::new().put(address).timeout(Duration::from_secs(30)).send().await.unwrap();
         assert!(answer.status().is_success(), "a bucket was refused: {answer:?}");
         S3Settings { bucket: name.to_owned(), ..self.settings() }

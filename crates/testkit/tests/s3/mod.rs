@@ -8,6 +8,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
 const PIECE: usize = 1024 * 1024;
+/// As it lies in the bucket.
+const UNFINISHED: &str = "faults/unfinished~";
 
 /// Runs all of it.
 pub async fn all(storage: &S3) {
@@ -15,6 +17,7 @@ pub async fn all(storage: &S3) {
     blobs.check().await.unwrap();
     contract::blobs::all(&blobs).await;
     refuses_strangers(storage).await;
+    leaves_no_parts(storage, &blobs).await;
     survives(storage, &blobs).await;
 }
 
@@ -27,6 +30,43 @@ async fn refuses_strangers(storage: &S3) {
     assert!(!format!("{error:?}").contains(secret), "not even here");
     let none = S3Settings { secret_key: "".into(), ..storage.settings() };
     assert!(matches!(S3Blobs::new(&none), Err(Error::Invalid { .. })));
+}
+
+/// An upload that breaks off, and one that nobody waits for any more.
+async fn leaves_no_parts(storage: &S3, blobs: &S3Blobs) {
+    for breaks_off in [true, false] {
+        let (pieces, content) = mpsc::channel::<std::io::Result<Bytes>>(1);
+        let content = stream::unfold(content, async |mut content| Some((content.recv().await?, content))).boxed();
+        let mut upload = Box::pin(blobs.put("faults/unfinished", content, 100 * PIECE as u64));
+        let is_begun = async {
+            for _ in 0..20 {
+                pieces.send(Ok(Bytes::from(vec![b'x'; PIECE]))).await.unwrap();
+            }
+            until(async || storage.unfinished(UNFINISHED).await == 1).await;
+        };
+        tokio::select! {
+            put = &mut upload => panic!("it is not over: {put:?}"),
+            () = is_begun => {}
+        }
+        if breaks_off {
+            let (sent, put) = tokio::join!(pieces.send(Err(std::io::Error::other("cut"))), upload);
+            assert!(sent.is_ok() && matches!(put, Err(Error::Invalid { .. })), "{put:?}");
+            assert_eq!(storage.unfinished(UNFINISHED).await, 0, "given up before it is answered");
+        } else {
+            drop(upload);
+            until(async || storage.unfinished(UNFINISHED).await == 0).await;
+        }
+    }
+}
+
+/// A hang is a failure.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), looking).await.expect("this should have happened long ago");
 }
 
 async fn survives(storage: &S3, blobs: &S3Blobs) {

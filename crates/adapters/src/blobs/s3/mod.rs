@@ -32,12 +32,8 @@ use super::key::{file_of, folder_of};
 const WHAT: &str = "the storage of files";
 /// The longest that S3 lets a presigned address live.
 const PRESIGNED_MAX: Duration = Duration::from_hours(7 * 24);
-/// A part where the whole is not enormous. S3 takes none under 5 MiB but the last.
-const PART_BYTES: usize = 8 * 1024 * 1024;
-/// The largest part that is held in memory.
-const PART_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// S3 takes 10,000.
-const PARTS_MAX: u64 = 9_000;
+/// S3's word for a bucket that is not there.
+const NO_BUCKET: &str = "NoSuchBucket";
 /// Rounds of looking for what came in while a prefix was being erased.
 const ERASE_ROUNDS_MAX: u32 = 8;
 
@@ -128,9 +124,9 @@ impl S3Blobs {
     pub async fn check(&self) -> Result<()> {
         let path = Path::from("astrfleet-check");
         let content = Bytes::from_static(b"astrfleet");
-        self.store.put(&path, PutPayload::from_bytes(content.clone())).await.map_err(failed)?;
-        let read = self.store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
-        self.store.delete(&path).await.map_err(failed)?;
+        self.store.put(&path, PutPayload::from_bytes(content.clone())).await.map_err(away)?;
+        let read = self.store.get(&path).await.map_err(away)?.bytes().await.map_err(away)?;
+        self.store.delete(&path).await.map_err(away)?;
         if read != content {
             return Err(Error::unavailable(WHAT, "what was read is not what was written"));
         }
@@ -151,7 +147,7 @@ impl S3Blobs {
 #[async_trait::async_trait]
 impl Blobs for S3Blobs {
     async fn put(&self, key: &str, mut content: BlobStream, max_bytes: u64) -> Result<u64> {
-        let mut upload = Upload::new(Arc::clone(&self.store), object(key)?, part_bytes(max_bytes));
+        let mut upload = Upload::new(Arc::clone(&self.store), object(key)?);
         let mut size = 0_u64;
         while let Some(piece) = content.next().await {
             let Ok(piece) = piece else {
@@ -163,9 +159,9 @@ impl Blobs for S3Blobs {
                 upload.give_up().await;
                 return Err(Error::TooLarge { what: "the file", limit_bytes: max_bytes });
             }
-            upload.take(piece).await.map_err(failed)?;
+            upload.take(piece).await.map_err(away)?;
         }
-        upload.finish().await.map_err(failed)?;
+        upload.finish().await.map_err(away)?;
         Ok(size)
     }
 
@@ -177,8 +173,11 @@ impl Blobs for S3Blobs {
 
     async fn delete(&self, key: &str) -> Result<()> {
         match self.store.delete(&object(key)?).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed(error)),
+            Ok(()) => Ok(()),
+            Err(error) => match failed(error) {
+                Error::NotFound { .. } => Ok(()),
+                error => Err(error),
+            },
         }
     }
 
@@ -217,15 +216,17 @@ fn path(path: &FilePath) -> Result<Path> {
     Path::parse(text).map_err(Error::internal)
 }
 
-/// Large enough that `max_bytes` are not too many parts.
-fn part_bytes(max_bytes: u64) -> usize {
-    let least = usize::try_from(max_bytes / PARTS_MAX).unwrap_or(usize::MAX).saturating_add(1);
-    least.clamp(PART_BYTES, PART_BYTES_MAX)
-}
-
+/// What is looked for may not be there; where the bucket is not, nothing can be said of it.
 fn failed(error: object_store::Error) -> Error {
     match error {
-        object_store::Error::NotFound { .. } => Error::NotFound { what: "file" },
-        error => Error::unavailable(WHAT, error),
+        object_store::Error::NotFound { source, .. } if !source.to_string().contains(NO_BUCKET) => {
+            Error::NotFound { what: "file" }
+        }
+        error => away(error),
     }
+}
+
+/// Nothing is looked for: what is not found is the bucket, or an upload that somebody ended.
+fn away(error: object_store::Error) -> Error {
+    Error::unavailable(WHAT, error)
 }
