@@ -3,6 +3,7 @@
 
 mod backends;
 mod environment;
+mod risky;
 
 use std::{
     collections::BTreeMap,
@@ -330,6 +331,8 @@ fn explain(error: &figment::Error, overrides: &Overrides) -> String {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::{Config, Environment, Overrides};
 
     fn load(variables: &[(&str, &str)], file: Option<&str>) -> anyhow::Result<Config> {
@@ -381,6 +384,11 @@ mod tests {
         assert!(config.has_jwt_secret());
         let redis = config.redis.settings().unwrap().unwrap();
         assert_eq!((redis.nodes[0].host.as_str(), redis.nodes[0].port), ("redis-cluster", 6380));
+        assert_eq!(redis.password.expose_secret(), "67890");
+        assert_eq!((config.database.host.as_str(), config.database.password.expose_secret()), ("db", "12345"));
+        let blobs = &config.blobs;
+        assert_eq!((blobs.access_key.expose_secret(), blobs.secret_key.expose_secret()), ("astrfleet", "34567"));
+        assert_eq!(config.log.level, "debug");
         let printed = format!("{config:?}");
         assert!(["12345", "67890", "34567"].iter().all(|secret| !printed.contains(secret)), "secrets do not print");
     }

@@ -36,9 +36,12 @@ pub fn run(command: &Command, target: &Target, environment: &Environment, json: 
                 Overrides { file: config.clone(), data_dir: target.data_dir.clone(), ..Overrides::default() };
             let config = Config::load(&overrides, environment)?;
             if json {
-                println!("{}", json!({"ok": true, "data_dir": config.data.dir}));
+                println!("{}", json!({"ok": true, "data_dir": config.data.dir, "warnings": config.risks(None)}));
             } else {
                 println!("The configuration can be used. Data folder: {}", config.data.dir.display());
+                for risk in config.risks(None) {
+                    println!("warning: {risk}");
+                }
             }
         }
     }

@@ -30,6 +30,7 @@ pub async fn run(config: &Config, environment: &Environment, json: bool) -> Resu
     all.extend(blobs(config).await);
     all.push(port(config));
     all.push(model(config));
+    all.extend(risks(config));
     if json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
@@ -140,6 +141,12 @@ fn port(config: &Config) -> Check {
             ),
         },
     }
+}
+
+/// Settings that do not go together.
+fn risks(config: &Config) -> impl Iterator<Item = Check> {
+    let check = |detail| Check { name: "configuration", status: Status::Warn, detail, remedy: None };
+    config.risks(None).into_iter().map(check)
 }
 
 fn model(config: &Config) -> Check {

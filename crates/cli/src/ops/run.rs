@@ -74,6 +74,9 @@ pub async fn run(config: &Config, environment: &Environment, start: Start, repor
     for name in environment.unused(|key| config.is_empty(key)) {
         tracing::warn!(variable = name, "is set and of no use here: what it belongs to is not configured");
     }
+    for risk in config.risks(Some(&start.roles)) {
+        tracing::warn!("{risk}");
+    }
     // Ctrl-C during the preparation ends it; the next start goes on from there.
     let running = tokio::select! {
         running = bring_up(config, environment, &start, &reporter, began) => running?,
