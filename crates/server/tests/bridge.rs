@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use astrfleet_core::{
     policy::Role,
-    ports::{Clock, Store},
+    ports::{BusEvent, Clock, Store},
     tenant::Tenant,
 };
 use astrfleet_testkit::app::{Answer, Caller, TestApp};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 const UMO: &str = "tg1:FriendMessage:7";
@@ -245,6 +246,45 @@ async fn what_is_told_later_is_told_as_it_was() {
     assert_eq!(messages.last().unwrap()["text"], "by myself again");
 }
 
+/// By a timer, or of a bot's own accord: fenced as an answer, and stored.
+#[tokio::test]
+async fn what_a_bot_says_by_itself_is_fenced_and_stored() {
+    let app = TestApp::new().await;
+    let (tenant, bridge, agent) = ready(&app, "acme").await;
+    let may = json!({"umo": UMO});
+    assert_eq!(ask(&app, &bridge, "outbound", may.clone()).await.status, 404, "a conversation that nobody knows");
+    let asked = told(&app, &bridge, "inbound", inbound("1@a", "1-a", "remind me")).await;
+    assert_eq!(told(&app, &bridge, "outbound", may.clone()).await, json!({"send": true}));
+    let _ = told(&app, &bridge, "sent", sent("1@a", "a", "sent", "I will")).await;
+    let said = json!({"umo": UMO, "told_id": "b", "outcome": "sent", "text": "it is noon"});
+    let noted = told(&app, &bridge, "sent", said.clone()).await;
+    assert_eq!(told(&app, &bridge, "sent", said).await, noted, "told again");
+    let failed =
+        json!({"umo": UMO, "told_id": "c", "outcome": "sent", "text": app.app.secrets.failure_text().unwrap()});
+    assert_eq!(told(&app, &bridge, "sent", failed).await, json!({}), "no word of the bot's");
+    let (path, messages) = history(&app, &agent, &tenant).await;
+    let seen: Vec<_> = messages.iter().map(|message| message["text"].as_str().unwrap()).collect();
+    assert_eq!(seen, ["remind me", "I will", "it is noon"], "{messages:?}");
+    assert_eq!((&messages[2]["id"], messages[2].get("reply_to")), (&noted["message_id"], None));
+
+    let another = told(&app, &bridge, "inbound", inbound("1@b", "1-b", "of another account")).await;
+    assert_eq!(another["verdict"], "answer", "the same number, of another account: {another}");
+    assert_ne!(another["message_id"], asked["message_id"]);
+
+    let _ = app.post(&agent, &format!("{path}/take-over"), json!({})).await.expect(200);
+    let held = told(&app, &bridge, "outbound", may.clone()).await;
+    assert_eq!(held, json!({"send": false, "reason": "handed_over"}));
+    let _ = app.post(&agent, &format!("{path}/close"), json!({})).await.expect(200);
+    let closed = told(&app, &bridge, "outbound", may).await;
+    assert_eq!(closed, json!({"send": false, "reason": "closed"}));
+    for wrong in [
+        ("outbound", json!({"umo": UMO, "generation": 1})),
+        ("sent", json!({"umo": UMO, "told_id": "d", "outcome": "nothing"})),
+    ] {
+        assert_eq!(ask(&app, &bridge, wrong.0, wrong.1).await.status, 400);
+    }
+}
+
 #[tokio::test]
 async fn bad_input_is_named() {
     let app = TestApp::new().await;
@@ -279,9 +319,21 @@ async fn a_bot_that_never_comes_back_holds_nothing_open() {
     let (tenant, bridge, agent) = ready(&app, "acme").await;
     let _ = told(&app, &bridge, "inbound", inbound("1", "1-a", "Hi")).await;
     app.clock.advance(Duration::from_mins(10));
+    let mut events = app.app.bus_events();
     // The store's clock goes on by itself.
     let ended = async { while app.app.bridge.end_overdue().await.unwrap() == 0 {} };
     tokio::time::timeout(Duration::from_mins(1), ended).await.unwrap();
+    let (path, _) = history(&app, &agent, &tenant).await;
+    let session = path.rsplit('/').next().unwrap().to_owned();
+    let changed = tokio::time::timeout(Duration::from_secs(30), async {
+        while let Some(event) = events.next().await {
+            if matches!(&event, BusEvent::SessionChanged(of, id) if *of == tenant.id && id.as_str() == session) {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(changed.await.unwrap(), "whoever follows the session hears of it");
     let (_, messages) = history(&app, &agent, &tenant).await;
     assert_eq!(messages[0]["failure"]["code"], "answer_timeout", "{messages:?}");
     assert_eq!(app.app.bridge.end_overdue().await.unwrap(), 0);

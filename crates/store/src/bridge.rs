@@ -3,11 +3,11 @@
 
 use astrfleet_core::{
     Error, Result,
-    bridge::decide,
+    bridge::{Verdict, decide, decide_again},
     event::NewEvent,
-    id::{MessageId, TenantId},
+    id::{MessageId, SessionId, TenantId},
     message::{Author, Failure, Message, State},
-    ports::{Bridge, Heard, Inbound, Outcome, TakenIn, Told},
+    ports::{Bridge, Heard, Inbound, Outcome, Spoken, TakenIn, Told},
     session::Session,
     time::Timestamp,
 };
@@ -39,6 +39,9 @@ statements! {
     FIND = "bridge.find", concat!("SELECT ", message_columns!(), ", delivery, delivery_start FROM messages
         WHERE tenant_id = $1 AND platform_id = $2");
     SESSION = "bridge.session", concat!("SELECT ", session_columns!(), " FROM sessions WHERE tenant_id = $1 AND id = $2");
+    /// By the peer, for which there is an index; of an open session alone, `umo` has one.
+    NEWEST_SESSION = "bridge.newest_session", concat!("SELECT ", session_columns!(), " FROM sessions
+        WHERE tenant_id = $1 AND end_user = $2 AND umo = $3 ORDER BY id DESC LIMIT 1");
     /// A later start of the bot got a message again that an earlier one had left without an answer.
     TAKE_OVER = "bridge.take_over", "UPDATE messages SET delivery = $3, delivery_start = $4
         WHERE tenant_id = $1 AND id = $2 AND state = 'delivering' AND delivery_start < $4 RETURNING id";
@@ -111,7 +114,32 @@ macro_rules! met {
                 .bind($inbound.start);
             start < $inbound.start && !run(&TAKE_OVER, take_over.fetch_all(&mut *$connection)).await?.is_empty()
         };
-        TakenIn { message, session, is_new: false, is_theirs, opened: false }
+        let again = decide_again(session.state, message.state, &$inbound.arrival);
+        let verdict = if is_theirs { again } else { Verdict::Drop };
+        TakenIn { message, session, is_new: false, is_theirs, opened: false, verdict }
+    }};
+}
+
+/// Stores what went out, whatever it answers. `None` where the same was told before: runs within a transaction.
+macro_rules! say {
+    ($said:expr, $told_id:expr, $connection:expr) => {{
+        let said: &Message = $said;
+        let say = bind_message!(sqlx::query_scalar::<_, String>(SAY.sql), said).bind($told_id);
+        if run(&SAY, say.fetch_all(&mut *$connection)).await?.is_empty() {
+            // Undoes the above: the same is being told at the same moment, or was it answered otherwise.
+            return Err(Error::unavailable("storage", format!("{} met another one", said.id)));
+        }
+    }};
+}
+
+/// What was told before under the same name: runs within a transaction.
+macro_rules! said_before {
+    ($tenant:expr, $told_id:expr, $connection:expr) => {{
+        let before = sqlx::query_scalar::<_, String>(SAID_BEFORE.sql).bind($tenant.as_str()).bind($told_id);
+        match run(&SAID_BEFORE, before.fetch_optional(&mut *$connection)).await? {
+            Some(id) => Some(read_id("messages.id", &id, MessageId::parse)?),
+            None => None,
+        }
     }};
 }
 
@@ -122,6 +150,16 @@ macro_rules! newest {
         let (now, newest) = run(&NEWEST, ask.fetch_one(&mut *$connection)).await?;
         let newest = newest.map(|id| read_id("messages.id", &id, MessageId::parse)).transpose()?;
         (Timestamp::from_micros(now), newest)
+    }};
+}
+
+/// Somebody says something in a session: holds its row from here on, and returns the newest message in it.
+macro_rules! touch {
+    ($tenant:expr, $session:expr, $now:expr, $connection:expr) => {{
+        let touch =
+            sqlx::query(TOUCH_SESSION.sql).bind($tenant.as_str()).bind($session.as_str()).bind($now.micros());
+        run(&TOUCH_SESSION, touch.execute(&mut *$connection)).await?;
+        newest!($tenant, $session, $connection).1
     }};
 }
 
@@ -160,7 +198,7 @@ impl Bridge for BridgeRows {
                 }
             }
             let session = entered.ok_or_else(|| Error::unavailable("storage", "a session was closed as soon as it was opened"))?;
-            let (_, state, failure) = decide(session.state, &inbound.arrival);
+            let (verdict, state, failure) = decide(session.state, &inbound.arrival);
             let (updated_at, newest) = newest!(self.tenant, session.id, connection);
             let id = asked.id.clone().after(newest.as_ref());
             let message = Message { id, session_id: session.id.clone(), state, failure, updated_at, ..asked.clone() };
@@ -173,7 +211,7 @@ impl Bridge for BridgeRows {
                 let told = begun.into_iter().chain([NewEvent::of_accepted(&message)]);
                 let told: Vec<_> = told.map(|event| events::Told::new(&self.tenant, event)).collect();
                 append!(connection, &told);
-                return Ok(TakenIn { message, session, is_new: true, is_theirs: true, opened });
+                return Ok(TakenIn { message, session, is_new: true, is_theirs: true, opened, verdict });
             }
             let find = sqlx::query_as::<_, Row>(FIND.sql).bind(self.tenant.as_str()).bind(platform_id);
             let row = run(&FIND, find.fetch_one(&mut *connection)).await?;
@@ -203,9 +241,8 @@ impl Bridge for BridgeRows {
                 Told::Ended(state, failure) => (*state, failure.as_ref()),
             };
             if let Told::Sent { .. } = &told {
-                let before = sqlx::query_scalar::<_, String>(SAID_BEFORE.sql).bind(self.tenant.as_str()).bind(told_id);
-                if let Some(id) = run(&SAID_BEFORE, before.fetch_optional(&mut *connection)).await? {
-                    let said = Some(read_id("messages.id", &id, MessageId::parse)?);
+                let said = said_before!(self.tenant, told_id, connection);
+                if said.is_some() {
                     return Ok(Heard { said, session: asked.session_id, is_new: false });
                 }
             }
@@ -225,12 +262,7 @@ impl Bridge for BridgeRows {
                 }
                 return Ok(Heard { said: None, session: asked.session_id, is_new: ended });
             };
-            let touch = sqlx::query(TOUCH_SESSION.sql)
-                .bind(self.tenant.as_str())
-                .bind(asked.session_id.as_str())
-                .bind(now.micros());
-            run(&TOUCH_SESSION, touch.execute(&mut *connection)).await?;
-            let (_, newest) = newest!(self.tenant, asked.session_id, connection);
+            let newest = touch!(self.tenant, asked.session_id, now, connection);
             let reply = Message {
                 id: id.clone().after(newest.as_ref()),
                 author: Author::Bot,
@@ -246,11 +278,7 @@ impl Bridge for BridgeRows {
                 updated_at: now,
                 ..asked
             };
-            let say = bind_message!(sqlx::query_scalar::<_, String>(SAY.sql), &reply).bind(told_id);
-            if run(&SAY, say.fetch_all(&mut *connection)).await?.is_empty() {
-                // Undoes the above: the same is being told at the same moment, or was it answered otherwise.
-                return Err(Error::unavailable("storage", format!("{} met another one", reply.id)));
-            }
+            say!(&reply, told_id, connection);
             let said = Outcome::Reply(reply.clone());
             let event = match &reply.reply_to {
                 Some(asked) => NewEvent::of_outcome(asked, reply.session_id.clone(), &said, false, now),
@@ -260,6 +288,45 @@ impl Bridge for BridgeRows {
                 append!(connection, &[events::Told::new(&self.tenant, event)]);
             }
             Ok(Heard { said: Some(reply.id), session: reply.session_id, is_new: true })
+        })
+    }
+
+    async fn newest_session(&self, end_user: &str, umo: &str) -> Result<Session> {
+        let row = read!(&self.db, Scope::Tenant(&self.tenant), NEWEST_SESSION, pool => sqlx::query_as::<_, sessions::Row>(NEWEST_SESSION.sql)
+            .bind(self.tenant.as_str())
+            .bind(end_user)
+            .bind(umo)
+            .fetch_one(pool))?;
+        row.read()
+    }
+
+    async fn spoken(&self, spoken: &Spoken, told_id: &str, now: Timestamp) -> Result<Heard> {
+        transaction!(&self.db, Scope::Tenant(&self.tenant), connection => {
+            let session = sqlx::query_as::<_, sessions::Row>(SESSION.sql).bind(self.tenant.as_str()).bind(spoken.session.as_str());
+            let session: SessionId = run(&SESSION, session.fetch_one(&mut *connection)).await?.read()?.id;
+            let said = said_before!(self.tenant, told_id, connection);
+            if said.is_some() {
+                return Ok(Heard { said, session, is_new: false });
+            }
+            let newest = touch!(self.tenant, session, now, connection);
+            let said = Message {
+                id: spoken.id.clone().after(newest.as_ref()),
+                tenant_id: self.tenant.clone(),
+                session_id: session.clone(),
+                author: Author::Bot,
+                sender: None,
+                text: spoken.text.clone(),
+                attachments: Vec::new(),
+                state: State::Done,
+                reply_to: None,
+                failure: None,
+                usage: None,
+                created_at: now,
+                updated_at: now,
+            };
+            say!(&said, told_id, connection);
+            append!(connection, &[events::Told::new(&self.tenant, NewEvent::of_accepted(&said))]);
+            Ok(Heard { said: Some(said.id), session, is_new: true })
         })
     }
 }

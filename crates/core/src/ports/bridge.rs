@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::{
-    bridge::{Arrival, Late},
+    bridge::{Arrival, Late, Verdict},
     error::Result,
     id::{MessageId, SessionId, TenantId},
     message::{Failure, Message, State, TokenUsage},
@@ -42,6 +42,8 @@ pub struct TakenIn {
     pub is_theirs: bool,
     /// The session was opened for it.
     pub opened: bool,
+    /// What whoever told is to do with it.
+    pub verdict: Verdict,
 }
 
 /// What a bot says of a message that it was to answer.
@@ -58,6 +60,17 @@ pub enum Told {
     },
     /// Nothing will go out, and the message ends so.
     Ended(State, Option<Failure>),
+}
+
+/// What a bot said that answers no message: by a timer, or of its own accord.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// The new message's id.
+    pub id: MessageId,
+    /// Where.
+    pub session: SessionId,
+    /// What it said.
+    pub text: String,
 }
 
 /// What is stored of what a bot said.
@@ -87,6 +100,16 @@ pub trait Bridge: Send + Sync {
     /// # Errors
     /// [`crate::Error::NotFound`].
     async fn told(&self, platform_id: &str, told_id: &str, told: Told, now: Timestamp) -> Result<Heard>;
+    /// The newest session of a conversation, closed or not. `end_user` is its peer.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    async fn newest_session(&self, end_user: &str, umo: &str) -> Result<Session>;
+    /// Stores what a bot said that answers no message, once: `told_id` names what is told.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] where there is no such session.
+    async fn spoken(&self, spoken: &Spoken, told_id: &str, now: Timestamp) -> Result<Heard>;
 }
 
 /// A message that its bot, or its person's bot, never came to an end with.

@@ -22,7 +22,7 @@ mod webhooks;
 
 pub use access::{ApiKeys, AuditLog, Invitations, Members, RefreshTokens, Users};
 pub use blobs::{BlobStream, Blobs};
-pub use bridge::{Bridge, Heard, Inbound, Overdue, TakenIn, Told, kept_back};
+pub use bridge::{Bridge, Heard, Inbound, Overdue, Spoken, TakenIn, Told, kept_back};
 pub use bus::{Bus, BusEvent, BusStream};
 pub use events::Events;
 pub use idempotency::{Begun, Idempotency, StoredAnswer};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use astrfleet_core::{
     Error, Result,
-    bridge::{Arrival, Verdict, decide, decide_again},
+    bridge::{Arrival, Verdict},
     id::MessageId,
     message::{Author, Failure, MAX_TEXT_BYTES, Message, Sender, State},
     ports::{BusEvent, Inbound, TakenIn},
@@ -21,7 +21,7 @@ use crate::{message::Counted, metrics::StateLabel};
 /// How far back the time of a message that is told later is believed.
 const LATE_MAX: Duration = Duration::from_hours(7 * 24);
 const CHANNEL_BYTES_MAX: usize = 128;
-const UMO_BYTES_MAX: usize = 512;
+pub(super) const UMO_BYTES_MAX: usize = 512;
 const NUMBER_BYTES_MAX: usize = 256;
 const DELIVERY_BYTES_MAX: usize = 64;
 const NAME_CHARS_MAX: usize = 128;
@@ -140,9 +140,13 @@ impl Arrived {
 
     /// Whoever writes in a conversation with the bot alone; of a group, the group.
     fn end_user(&self) -> String {
-        let peer = self.number.umo.splitn(3, ':').nth(2).unwrap_or(&self.number.umo);
-        cut(peer, NAME_CHARS_MAX)
+        peer(&self.number.umo)
     }
+}
+
+/// Who, or which group, a conversation is with.
+pub(super) fn peer(umo: &str) -> String {
+    cut(umo.splitn(3, ':').nth(2).unwrap_or(umo), NAME_CHARS_MAX)
 }
 
 impl Service {
@@ -158,7 +162,7 @@ impl Service {
             Admission::No(_) => (None, Arrival::AnsweredMeanwhile),
             Admission::Yes(counted) => (Some(counted), arrival(&arrived)),
         };
-        let inbound = self.inbound(&bot.tenant, &arrived, arrival.clone(), begun);
+        let inbound = self.inbound(&bot.tenant, &arrived, arrival, begun);
         let taken = self.base.store.bridge(&bot.tenant.id).take_in(inbound).await?;
         if taken.is_new {
             if let Some(counted) = counted {
@@ -166,7 +170,7 @@ impl Service {
             }
             self.tell(&taken, arrived.text.len(), begun);
         }
-        let (verdict, reason) = verdict(&taken, &arrival);
+        let (verdict, reason) = (taken.verdict, reason(&taken));
         Ok(Answer { verdict, reason, message: Some(taken.message.id), generation: taken.session.generation })
     }
 
@@ -248,23 +252,17 @@ fn arrival(arrived: &Arrived) -> Arrival {
     }
 }
 
-/// The word for the bot, and why where it is to be silent.
-fn verdict(taken: &TakenIn, arrival: &Arrival) -> (Verdict, Option<&'static str>) {
+/// Why the bot is to be silent, where it is.
+fn reason(taken: &TakenIn) -> Option<&'static str> {
     if !taken.is_theirs {
-        return (Verdict::Drop, Some("duplicate"));
+        return Some("duplicate");
     }
-    let verdict = if taken.is_new {
-        decide(taken.session.state, arrival).0
-    } else {
-        decide_again(taken.session.state, taken.message.state, arrival)
-    };
-    let reason = match (verdict, taken.message.state) {
+    match (taken.verdict, taken.message.state) {
         (Verdict::Answer, _) => None,
         (Verdict::Hold, _) => Some("person"),
         (Verdict::Drop, State::Blocked) => Some("quota_exceeded"),
         (Verdict::Drop, _) => Some("ended"),
-    };
-    (verdict, reason)
+    }
 }
 
 pub(super) fn text(field: &'static str, value: &str, bytes_max: usize) -> Result<()> {

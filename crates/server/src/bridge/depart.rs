@@ -16,7 +16,7 @@ use crate::metrics::StateLabel;
 
 /// The longest answer that is stored; a longer one is cut by the bridge.
 pub(super) const ANSWER_BYTES_MAX: usize = 128 << 10;
-const TOLD_BYTES_MAX: usize = 64;
+pub(super) const TOLD_BYTES_MAX: usize = 64;
 
 /// What a bridge tells of an answer.
 pub(super) struct Departed {

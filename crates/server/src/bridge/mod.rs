@@ -3,19 +3,20 @@
 //! come through the API. Belongs to the role `message`.
 //!
 //! `bots` says who asks, `arrive` takes a message in and gives the verdict, `depart` says whether an answer may still go
-//! out and stores what went out. Nothing in here talks to a bot or calls a model.
+//! out and stores what went out, `speak` does so for what answers no message. Nothing in here talks to a bot or calls a model.
 
 mod api;
 mod arrive;
 mod bots;
 mod depart;
+mod speak;
 
 use std::{sync::Arc, time::Duration};
 
 use astrfleet_core::{
     Result,
     message::{Author, Failure, State},
-    ports::Outcome,
+    ports::{BusEvent, Outcome},
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -25,7 +26,9 @@ use crate::{
     config::seconds,
     llm,
     loops::Loop,
-    message, tenant,
+    message,
+    metrics::StateLabel,
+    tenant,
 };
 
 /// How often messages are looked for that nobody ends.
@@ -65,9 +68,13 @@ impl Service {
         let mut ended = 0;
         for (tenant, id) in system.overdue_at_channels(before, OVERDUE_BATCH).await? {
             let messages = self.base.store.messages(&tenant);
-            let failure = overdue(messages.get(&id).await?.author);
-            let outcome = Outcome::NoReply(State::Failed, Some(failure));
-            ended += u64::from(messages.finish(&id, &[State::Delivering], outcome, now).await?);
+            let message = messages.get(&id).await?;
+            let outcome = Outcome::NoReply(State::Failed, Some(overdue(message.author)));
+            if messages.finish(&id, &[State::Delivering], outcome, now).await? {
+                ended += 1;
+                self.base.metrics.messages.get_or_create(&StateLabel { state: "failed".to_owned() }).inc();
+                self.base.bus.publish(BusEvent::SessionChanged(tenant, message.session_id));
+            }
         }
         Ok(ended)
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use astrfleet_core::{
     Error,
-    bridge::Arrival,
+    bridge::{Arrival, Verdict},
     id::TenantId,
     message::{Failure, Message, Sender, State, TokenUsage},
     page::PageRequest,
-    ports::{Inbound, Store, TakenIn, Told},
+    ports::{Inbound, Spoken, Store, TakenIn, Told},
     session::{CloseReason, Event, Session, State as SessionState},
 };
 use futures_util::future::join_all;
@@ -50,6 +50,7 @@ pub async fn all(store: &dyn Store, make: &Make) {
     by_whom(store, make, &tenant).await;
     a_later_start(store, make, &tenant).await;
     answers(store, make, &tenant).await;
+    by_itself(store, make, &tenant, &other).await;
     at_the_same_moment(store, make, &tenant).await;
     overdue(store, make, &tenant).await;
     whatever_the_clocks_say(store, &tenant).await;
@@ -73,8 +74,10 @@ async fn once(store: &dyn Store, make: &Make, tenant: &TenantId, other: &TenantI
 
     let again = take_in(store, &first).await;
     assert_eq!((again.is_new, again.is_theirs, &again.message), (false, true, &stored), "the same time of telling");
+    assert_eq!((taken.verdict, again.verdict), (Verdict::Answer, Verdict::Answer));
     let redelivered = take_in(store, &inbound(make, tenant, UMO, "1", 1)).await;
     assert_eq!((redelivered.is_new, redelivered.is_theirs, &redelivered.message.id), (false, false, &stored.id));
+    assert_eq!(redelivered.verdict, Verdict::Drop);
 
     let second = take_in(store, &inbound(make, tenant, UMO, "2", 1)).await;
     assert_eq!((second.is_new, second.opened, &second.session.id), (true, false, &first.session.id));
@@ -104,6 +107,7 @@ async fn by_whom(store: &dyn Store, make: &Make, tenant: &TenantId) {
     let active = sessions.update(&open.after(Event::TakenOver, NOW).unwrap()).await.unwrap();
     let held = take_in(store, &inbound(make, tenant, umo, "2", 1)).await;
     assert_eq!((held.session.state, held.message.state), (SessionState::Active, State::Done));
+    assert_eq!(held.verdict, Verdict::Hold);
     assert_eq!(held.session.generation, active.generation);
     let failure = Failure { code: "quota_exceeded".to_owned(), detail: "used up".to_owned() };
     let refused = Inbound { arrival: Arrival::Refused(failure.clone()), ..inbound(make, tenant, umo, "3", 1) };
@@ -163,6 +167,26 @@ async fn answers(store: &dyn Store, make: &Make, tenant: &TenantId) {
     assert_eq!(history.len(), 5);
     let missing = bridge.told("in none 1", "told 6", say("to nobody"), later).await;
     assert!(matches!(missing, Err(Error::NotFound { what: "message" })));
+}
+
+async fn by_itself(store: &dyn Store, make: &Make, tenant: &TenantId, other: &TenantId) {
+    let (umo, bridge) = ("tg1:FriendMessage:7", store.bridge(tenant));
+    let newest = bridge.newest_session("7", umo).await.unwrap();
+    assert_ne!(newest.state, SessionState::Closed, "one was closed, and another opened: {newest:?}");
+    let elsewhere = bridge.newest_session("8", umo).await;
+    assert!(matches!(elsewhere, Err(Error::NotFound { .. })), "{elsewhere:?}");
+    let later = NOW.plus(Duration::from_secs(9));
+    let spoken = Spoken { id: make.ids.message(), session: newest.id.clone(), text: "it is noon".to_owned() };
+    let first = bridge.spoken(&spoken, "told noon", later).await.unwrap();
+    assert_eq!((first.is_new, first.said.as_ref(), &first.session), (true, Some(&spoken.id), &newest.id));
+    let stored = store.messages(tenant).get(&spoken.id).await.unwrap();
+    assert_eq!((stored.reply_to, stored.state, stored.text.as_str()), (None, State::Done, "it is noon"));
+    assert_eq!(store.sessions(tenant).get(&newest.id).await.unwrap().last_active_at, later);
+    let again = Spoken { id: make.ids.message(), ..spoken.clone() };
+    let again = bridge.spoken(&again, "told noon", later).await.unwrap();
+    assert_eq!((again.is_new, again.said), (false, Some(spoken.id.clone())), "told twice, stored once");
+    let theirs = store.bridge(other).spoken(&Spoken { id: make.ids.message(), ..spoken }, "told noon", later).await;
+    assert!(matches!(theirs, Err(Error::NotFound { .. })), "another tenant's session: {theirs:?}");
 }
 
 async fn at_the_same_moment(store: &dyn Store, make: &Make, tenant: &TenantId) {
