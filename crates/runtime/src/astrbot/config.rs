@@ -40,6 +40,7 @@ pub const OWNED_PATHS: &[&str] = &[
     "log_level",
     "no_proxy",
     "pip_install_arg",
+    "platform_settings.no_permission_reply",
     "provider_settings.computer_use_runtime",
     "pypi_index_url",
     "t2i_endpoint",
@@ -123,7 +124,10 @@ pub fn merged(existing: Map<String, Value>, spec: &BotSpec, rng: &dyn Rng) -> Va
     config.entry("timezone").or_insert(json!("UTC"));
     // Its own default makes the thirty-first message of a minute wait without a word: the gateway limits.
     let rate_limit = json!({"time": 60, "count": 100_000, "strategy": "stall"});
-    object(&mut config, "platform_settings").entry("rate_limit").or_insert(rate_limit);
+    let settings = object(&mut config, "platform_settings");
+    settings.entry("rate_limit").or_insert(rate_limit);
+    // Nobody is an administrator in a channel. Who is refused a command is told so before our bridge is asked.
+    settings.insert("no_permission_reply".to_owned(), json!(false));
 
     let sources = list(&mut config, "provider_sources");
     sources.retain(|source| !is_platform_source(source));
@@ -362,6 +366,7 @@ mod tests {
         config["agent_runner"]["config"]["model"]["provider_id"] = json!("own/large");
         config["agent_runner"]["config"]["persona"]["persona_id"] = json!("pirate");
         config["platform_settings"]["rate_limit"]["count"] = json!(7);
+        config["platform_settings"]["no_permission_reply"] = json!(true);
         config["admins_id"] = json!(["mallory"]);
         config["dashboard"]["jwt_secret"] = json!("known to all");
         config["provider_settings"]["computer_use_runtime"] = json!("local");
@@ -375,6 +380,7 @@ mod tests {
         assert_eq!(config["agent_runner"]["config"]["model"]["provider_id"], "own/large");
         assert_eq!(config["agent_runner"]["config"]["persona"]["persona_id"], "pirate");
         assert_eq!(config["platform_settings"]["rate_limit"]["count"], 7);
+        assert_eq!(config["platform_settings"]["no_permission_reply"], false);
         assert_eq!(config["wake_prefix"], json!(["!"]));
         assert_eq!(config["admins_id"], json!([]));
         assert_eq!(config["dashboard"]["jwt_secret"], "jwt");
