@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The file of what waits to be told: a line of JSON each, on the disk before anybody relies on it.
 
-Bounded: what does not fit is refused. All of it blocks; whoever calls from an event loop does so in a thread, one at a
-time.
+Bounded: what does not fit is refused. What was told makes room again. All of it blocks; whoever calls from an event loop
+does so in a thread, one at a time.
 """
 
 import json
@@ -13,6 +13,8 @@ from pathlib import Path
 BYTES_MAX = 4 << 20
 # What comes in leaves room for what goes out to it.
 SHARE_OF_INBOUND = 0.8
+# Less than this is not worth writing the file anew.
+WASTE_BYTES_MIN = 64 << 10
 
 
 class Full(Exception):
@@ -25,6 +27,8 @@ class Journal:
         self.bytes_max = bytes_max
         self.entries: deque[dict] = deque()
         self._size = 0
+        # Of the file, what nobody needs any more.
+        self._waste = 0
 
     def load(self) -> None:
         """Reads what an earlier process left. A last line without its end was never relied on."""
@@ -36,6 +40,7 @@ class Journal:
         whole, end, _ = content.rpartition(b"\n")
         self.entries = deque(entry for entry in map(_read, whole.split(b"\n")) if entry is not None)
         self._size = len(whole) + len(end)
+        self._waste = 0
         if self._size != len(content):
             with self.path.open("r+b") as file:
                 file.truncate(self._size)
@@ -43,8 +48,10 @@ class Journal:
 
     def append(self, entry: dict, inbound: bool = False) -> None:
         """Adds a line. When this returns, it is on the disk."""
-        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = _line(entry)
         room = int(self.bytes_max * SHARE_OF_INBOUND) if inbound else self.bytes_max
+        if self._size + len(line) > room and self._waste:
+            self.compact()
         if self._size + len(line) > room:
             raise Full
         is_new = not self.path.exists()
@@ -59,13 +66,42 @@ class Journal:
         self._size += len(line)
         self.entries.append(entry)
 
+    def told(self) -> None:
+        """The first entry was told. Its line stays until the file is written anew: told once more, it is the same."""
+        self._waste += len(_line(self.entries.popleft()))
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether most of the file was told."""
+        return self._waste >= WASTE_BYTES_MIN and 2 * self._waste >= self._size
+
+    def compact(self) -> None:
+        """Writes the file anew, with what was not told yet."""
+        content = b"".join(map(_line, self.entries))
+        put_down(self.path, content)
+        self._size, self._waste = len(content), 0
+
     def clear(self) -> None:
         """Forgets everything: all of it was told."""
         if not self.entries and self._size:
             with self.path.open("r+b") as file:
                 file.truncate(0)
                 _flush(file)
-            self._size = 0
+            self._size = self._waste = 0
+
+
+def put_down(path: Path, content: bytes) -> None:
+    """A file that is always whole: the old one or the new one."""
+    fresh = path.with_name(path.name + ".new")
+    with open(fresh, "wb", opener=_private) as file:
+        file.write(content)
+        _flush(file)
+    os.replace(fresh, path)
+    _flush_folder(path.parent)
+
+
+def _line(entry: dict) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
 
 
 def _read(line: bytes) -> dict | None:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A message of AstrBot as the platform reads it. Nothing here waits or asks anybody."""
 
+import hashlib
+
 TEXT_BYTES_MAX = 32 << 10
 ANSWER_BYTES_MAX = 128 << 10
 PARTS_MAX = 20
 NUMBER_BYTES_MAX = 256
+ACCOUNT_BYTES_MAX = 64
 # What is part of the text, or of how it is shown.
 NO_PARTS = {"plain", "at", "reply"}
 
@@ -20,6 +23,19 @@ def number(text: str) -> str:
     return cut("".join(letter for letter in text if letter.isprintable()), NUMBER_BYTES_MAX)
 
 
+def message_number(event) -> str | None:
+    """The IM platform's own number of a message; nothing where it has none. Some count for each account by itself, and
+    a channel may get another account: so the account is part of it."""
+    message = "".join(letter for letter in str(getattr(event.message_obj, "message_id", "") or "") if letter.isprintable())
+    if not message:
+        return None
+    account = cut(number(str(event.get_self_id() or "")), ACCOUNT_BYTES_MAX)
+    whole = f"{message}@{account}" if account else message
+    if len(whole.encode(errors="replace")) <= NUMBER_BYTES_MAX:
+        return number(whole)
+    return f"{hashlib.sha256(whole.encode(errors='replace')).hexdigest()}@{account}"
+
+
 def parts(chain) -> list[dict]:
     """Everything of a message that is no text."""
     found = []
@@ -31,9 +47,13 @@ def parts(chain) -> list[dict]:
     return found
 
 
-def inbound(event, delivery: str, start: int, message_id: str) -> dict:
-    """A message that a channel brought."""
+def inbound(event, delivery: str, start: int, message_id: str, is_meant: bool) -> dict:
+    """A message that a channel brought. The bot is meant also where something of it waits for this message."""
     said = getattr(event.message_obj, "message_str", None)
+    text, others = (said if isinstance(said, str) and said else event.message_str) or "", parts(event.get_messages())
+    if not text and not others:
+        # A mention and nothing else.
+        text = event.get_message_outline()
     sender = number(event.get_sender_id()) or "unknown"
     return {
         "channel": event.get_platform_id(),
@@ -42,9 +62,9 @@ def inbound(event, delivery: str, start: int, message_id: str) -> dict:
         "delivery": delivery,
         "start": start,
         "sender": {"id": sender, "name": cut(event.get_sender_name() or "", 512)},
-        "text": cut((said if isinstance(said, str) and said else event.message_str) or "", TEXT_BYTES_MAX),
-        "parts": parts(event.get_messages()),
-        "addressed": bool(event.is_at_or_wake_command),
+        "text": cut(text, TEXT_BYTES_MAX),
+        "parts": others,
+        "addressed": is_meant or bool(event.is_at_or_wake_command),
     }
 
 

@@ -11,12 +11,12 @@ async fn the_plugin_passes_its_own_tests() {
     let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bridge").canonicalize().unwrap();
     symlink(&plugin, folder.path().join("astrfleet_bridge")).unwrap();
     let ran = Command::new(python)
-        .args(["-m", "unittest", "-v", "astrfleet_bridge.tests.test_asking"])
+        .args(["-m", "unittest", "-v", "astrfleet_bridge.tests.test_asking", "astrfleet_bridge.tests.test_bridge"])
         .current_dir(folder.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{said}");
-    assert!(said.contains("Ran 6 tests"), "{said}");
+    assert!(said.contains("Ran 26 tests"), "{said}");
 }

@@ -29,12 +29,15 @@ pub const TOKEN: &str = "ASTRFLEET_BRIDGE_TOKEN";
 pub const WHEN_AWAY: &str = "ASTRFLEET_BRIDGE_WHEN_AWAY";
 
 /// What it consists of.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 11] = [
     ("LICENSE", include_str!("../../../../bridge/LICENSE")),
     ("README.md", include_str!("../../../../bridge/README.md")),
     ("__init__.py", include_str!("../../../../bridge/__init__.py")),
     ("metadata.yaml", include_str!("../../../../bridge/metadata.yaml")),
     ("main.py", include_str!("../../../../bridge/main.py")),
+    ("course.py", include_str!("../../../../bridge/course.py")),
+    ("turns.py", include_str!("../../../../bridge/turns.py")),
+    ("remembering.py", include_str!("../../../../bridge/remembering.py")),
     ("asking.py", include_str!("../../../../bridge/asking.py")),
     ("journal.py", include_str!("../../../../bridge/journal.py")),
     ("words.py", include_str!("../../../../bridge/words.py")),
