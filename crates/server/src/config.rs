@@ -252,7 +252,7 @@ pub struct BridgeConfig {
     pub url: String,
     /// What bots do with messages of IM channels while the platform does not answer them.
     pub when_away: WhenAway,
-    /// Calls of one bot's bridge a minute; each message takes three. More count as an absence of the platform.
+    /// Calls of one bot's bridge a minute; each message takes three. Beyond that, messages wait, and after a minute they are stored unanswered.
     pub calls_per_minute: u32,
 }
 
