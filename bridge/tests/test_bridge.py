@@ -303,11 +303,15 @@ class BridgeTest(unittest.IsolatedAsyncioTestCase):
         event = Event("1", "hello")
 
         async def work() -> None:
-            self.permission = {"send": True, "reason": []}
             self.bridge._permits = None
+            event.set_result(MessageEventResult().message("answer"))
+            await self.bridge.departing(event)
+            self.assertIsNone(event.get_result(), "AstrBot would send it all the same")
+            await event.send(MessageChain().message("answer"))
 
-        await self.pipeline(event, work=work)
-        self.assertEqual(event.sent, [])
+        with self.assertLogs(self.bridge.logger, "ERROR"):
+            await self.pipeline(event, answer=None, work=work)
+        self.assertEqual((event.sent, self.outcomes()), ([], [("nothing", "")]))
 
     async def test_a_person_is_remembered_until_the_platform_says_otherwise(self) -> None:
         self.verdict = {"verdict": "hold", "generation": 4}

@@ -10,16 +10,18 @@ use serde_json::{Value, json};
 use crate::world::{PATIENCE, Tenant, World, until};
 
 /// A tenant's Telegram bot.
-struct Channel<'a> {
+pub struct Channel<'a> {
     tenant: &'a Tenant,
     id: &'static str,
-    bot: Bot,
+    /// As Telegram sees it.
+    pub bot: Bot,
     /// Kept running.
     telegram: FakeTelegram,
 }
 
 impl<'a> Channel<'a> {
-    async fn open(tenant: &'a Tenant, id: &'static str, token: &str) -> Self {
+    /// Added to the tenant's bot, and connected.
+    pub async fn open(tenant: &'a Tenant, id: &'static str, token: &str) -> Self {
         let telegram = FakeTelegram::start();
         let bot = telegram.bot(token);
         let mut settings = telegram.platform_entry(id, token);
@@ -33,7 +35,19 @@ impl<'a> Channel<'a> {
         Self { tenant, id, bot, telegram }
     }
 
-    async fn close(self) {
+    /// The same channel with another account.
+    pub async fn with_account(mut self, token: &str) -> Self {
+        let path = self.tenant.path(&format!("/channels/{}", self.id));
+        let bot = self.telegram.bot(token);
+        let changed = self.tenant.owner.patch(&path, json!({"settings": {"telegram_token": token}})).await;
+        assert_eq!(changed.status, 200, "{}", changed.text);
+        bot.wait_until_polling(PATIENCE).await;
+        self.bot = bot;
+        self
+    }
+
+    /// Deleted.
+    pub async fn close(self) {
         let path = self.tenant.path(&format!("/channels/{}", self.id));
         assert_eq!(self.tenant.owner.delete(&path).await.status, 204);
         assert_eq!(self.bot.conflicts(), 0, "never two at once");
@@ -48,13 +62,14 @@ impl<'a> Channel<'a> {
     }
 
     /// The one session of a chat.
-    async fn session(&self, chat: i64) -> Value {
+    pub async fn session(&self, chat: i64) -> Value {
         let sessions = self.sessions(chat).await;
         assert_eq!(sessions.len(), 1, "{sessions:?}");
         sessions.into_iter().next().unwrap()
     }
 
-    fn path(&self, session: &Value, rest: &str) -> String {
+    /// A path below a session.
+    pub fn path(&self, session: &Value, rest: &str) -> String {
         self.tenant.path(&format!("/sessions/{}{rest}", session["id"].as_str().unwrap()))
     }
 
@@ -69,19 +84,19 @@ impl<'a> Channel<'a> {
     }
 
     /// What was said in a chat by somebody, in order.
-    async fn said(&self, chat: i64, author: &str) -> Vec<String> {
+    pub async fn said(&self, chat: i64, author: &str) -> Vec<String> {
         let history = self.history(chat).await;
         let by = history.iter().filter(|message| message["author"] == author);
         by.map(|message| message["text"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What people read in a chat, in order.
-    fn read(&self, chat: i64) -> Vec<String> {
+    pub fn read(&self, chat: i64) -> Vec<String> {
         self.bot.sent().into_iter().filter(|sent| sent.chat_id == chat).map(|sent| sent.text).collect()
     }
 
     /// Waits until nothing of a chat is under way.
-    async fn settled(&self, chat: i64, messages: usize) -> Vec<Value> {
+    pub async fn settled(&self, chat: i64, messages: usize) -> Vec<Value> {
         until("every message of the chat is at its end", async || {
             let history = self.history(chat).await;
             let users = history.iter().filter(|message| message["author"] == "user");
@@ -93,11 +108,13 @@ impl<'a> Channel<'a> {
     }
 }
 
-fn echoes(texts: &[String]) -> Vec<String> {
+/// What the model says to them.
+pub fn echoes(texts: &[String]) -> Vec<String> {
     texts.iter().map(|text| format!("echo: {text}")).collect()
 }
 
-fn numbered(name: &str, count: usize) -> Vec<String> {
+/// `name 0`, `name 1`, …
+pub fn numbered(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{name} {number}")).collect()
 }
 
@@ -173,6 +190,8 @@ pub async fn a_telegram_that_misbehaves(world: &mut World) {
     for text in &asked {
         assert!(world.asked(text).len() <= 1, "{text:?} was asked once at the most");
     }
+    assert_eq!(channel.read(10), echoes(&asked), "each is answered exactly once");
+    assert_eq!(channel.said(10, "bot").await, channel.read(10));
     // An answer that Telegram does not take is no answer.
     channel.bot.fail_next("sendMessage", Failure::CutBefore);
     channel.bot.send_text(11, "dan", "into the void");
@@ -349,6 +368,8 @@ pub async fn its_cost_is_measured(world: &mut World) {
         .current_dir(folder.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .envs(of_bridge)
+        // Not by the way that can be closed.
+        .env("ASTRFLEET_BRIDGE_URL", format!("{}/bridge/v1", world.platform.url()))
         .output()
         .await
         .unwrap();

@@ -9,6 +9,8 @@
 
 mod bot_dies;
 mod bridge;
+mod bridge_outage;
+mod bridge_ways;
 mod channels;
 mod chat;
 mod command;
@@ -21,6 +23,7 @@ mod queue;
 mod refusals;
 mod runner;
 mod start;
+mod way;
 mod world;
 
 use runner::{Journey, alone, together};
@@ -55,7 +58,12 @@ fn main() -> std::process::ExitCode {
         together!(bridge::a_telegram_that_misbehaves),
         together!(bridge::a_person_takes_over),
         together!(bridge::a_tenant_that_may_not),
+        together!(bridge_ways::a_mention_and_nothing_else),
+        together!(bridge_ways::a_command_that_is_not_for_everybody),
+        together!(bridge_ways::what_a_tool_says),
+        together!(bridge_ways::another_account),
         together!(bridge::its_cost_is_measured),
+        together!(bridge_outage::the_bot_answers_all_the_while),
         together!(bridge::the_platform_is_away),
         together!(limits::tokens_that_are_used_up),
         together!(limits::a_suspended_tenant),

@@ -10,6 +10,8 @@ use astrfleet_testkit::{
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
+use crate::way::Way;
+
 /// What opens the provider. No bot may ever have it.
 pub const PROVIDER_KEY: &str = "sk-of-the-provider-5f3a9c71e2";
 /// Chats that the plan of both tenants lets a bot answer at the same moment.
@@ -27,6 +29,8 @@ const PASSWORD: &str = "only for journeys 1";
 pub struct World {
     /// The real binary.
     pub platform: Platform,
+    /// By which its bots reach its bridge.
+    pub way: Way,
     /// What the bots' model gateway asks.
     pub provider: FakeProvider,
     /// The first administrator.
@@ -38,7 +42,7 @@ pub struct World {
 }
 
 /// The configuration file of a platform whose models are at `provider`.
-fn config(provider: &FakeProvider) -> String {
+fn config(provider: &FakeProvider, way: &Way) -> String {
     // Beside the range of a platform that somebody runs on this machine, or that other tests do.
     let ports = 18_000 + std::process::id() % 100 * PORTS;
     format!(
@@ -60,6 +64,8 @@ fn config(provider: &FakeProvider) -> String {
         [bots]
         port_first = {ports}
         port_last = {}
+        [bridge]
+        url = "http://{}/bridge/v1"
         [plans.free]
         concurrent_chats = {CONCURRENT_CHATS}
         [plans.mute]
@@ -79,6 +85,7 @@ fn config(provider: &FakeProvider) -> String {
         "#,
         provider.url(),
         ports + PORTS - 1,
+        way.address(),
     )
 }
 
@@ -87,9 +94,11 @@ impl World {
     pub async fn start() -> Self {
         let provider = FakeProvider::start();
         provider.require_key(PROVIDER_KEY);
-        let mut options = PlatformOptions::with_config(&config(&provider));
+        let way = Way::new().await;
+        let mut options = PlatformOptions::with_config(&config(&provider, &way));
         options.arguments.push("--demo".to_owned());
         let platform = Platform::start(options).await;
+        way.lead_to(platform.url().trim_start_matches("http://").parse().unwrap());
         let administrator = platform.wait_for_event("administrator", PATIENCE).await;
         let admin = platform
             .api()
@@ -109,13 +118,14 @@ impl World {
             platform.events().iter().any(|event| event["event"] == "demo" || event["event"] == "demo_failed")
         })
         .await;
-        Self { platform, provider, admin, acme, globex }
+        Self { platform, way, provider, admin, acme, globex }
     }
 
     /// After a journey that failed: lets go what it stalled, and starts what it left down. `None` where that fails too.
     pub async fn mended(mut self) -> Option<Self> {
         self.provider.come_back();
         self.provider.release();
+        self.way.open();
         let mend = async {
             if !self.platform.is_running() {
                 self.platform.restart().await;
