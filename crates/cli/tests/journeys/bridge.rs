@@ -95,6 +95,15 @@ impl<'a> Channel<'a> {
         self.bot.sent().into_iter().filter(|sent| sent.chat_id == chat).map(|sent| sent.text).collect()
     }
 
+    /// Waits until what people have read in a chat, `count` messages, is what is stored: it is told of a moment later.
+    pub async fn told(&self, chat: i64, count: usize) {
+        until("what people read is stored", async || {
+            let read = self.read(chat);
+            read.len() == count && self.said(chat, "bot").await == read
+        })
+        .await;
+    }
+
     /// Waits until nothing of a chat is under way.
     pub async fn settled(&self, chat: i64, messages: usize) -> Vec<Value> {
         until("every message of the chat is at its end", async || {
