@@ -103,7 +103,7 @@ async fn the_rest_of_a_tenant(store: &dyn Store, make: &Make) {
     accepted(store, &message(make, &session)).await;
     for _ in 0..3 {
         stored_session(store, make, &tenant, "eve").await;
-        store.attachments(&tenant).insert(&attachment(make.ids.attachment(), &tenant, 1)).await.unwrap();
+        store.attachments(&tenant).insert(&attachment(make.ids.attachment(), &tenant, 1), u64::MAX).await.unwrap();
         store.usage(&tenant).append(&[usage::line(make, &tenant, NOW, 1, 2)]).await.unwrap();
     }
     let said = make.ids.message();
