@@ -166,7 +166,7 @@ impl Api {
         let media_type =
             response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
         if response.status() == 200 && media_type.starts_with("text/event-stream") {
-            return Ok(Events { body: Box::pin(response.bytes_stream()), buffer: Vec::new(), broken: false });
+            return Ok(Events::of(response));
         }
         Err(Box::new(read(response).await.unwrap()))
     }
@@ -207,6 +207,12 @@ pub struct Events {
 }
 
 impl Events {
+    /// What an answer streams.
+    #[must_use]
+    pub fn of(response: reqwest::Response) -> Self {
+        Self { body: Box::pin(response.bytes_stream()), buffer: Vec::new(), broken: false }
+    }
+
     /// The next event; `None` when the stream has ended. Comments are skipped.
     ///
     /// # Panics

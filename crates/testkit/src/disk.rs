@@ -1,4 +1,4 @@
-//! A small disk in memory, which can be filled up. Mounting it takes the rights of root.
+//! A small disk in memory, which can be filled up. Mounting it takes the rights of root: by `sudo` where it asks nothing.
 
 use std::{fs::File, io::Write as _, path::Path, process::Command};
 
@@ -15,13 +15,22 @@ impl SmallDisk {
     #[must_use]
     pub fn mount(megabytes: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("astrfleet-disk-").tempdir().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=0755"), "tmpfs"])
-            .arg(folder.path())
-            .output()
-            .unwrap();
-        let why = String::from_utf8_lossy(&mount.stderr);
-        assert!(mount.status.success(), "a disk can be mounted (run this as root): {why}");
+        let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let options = format!("size={megabytes}m,mode=0755,uid={user},gid={group}");
+        let mut mount = as_root("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
+        let said = mount.output().map_or_else(
+            |error| error.to_string(),
+            |mounted| match mounted.status.success() {
+                true => String::new(),
+                false => String::from_utf8_lossy(&mounted.stderr).into_owned(),
+            },
+        );
+        assert!(
+            said.is_empty(),
+            "a full disk is tried on one of its own, which only root may mount: run this as root, or let `sudo -n mount` \
+             and `sudo -n umount` go without a password ({said})"
+        );
         Self { folder }
     }
 
@@ -51,6 +60,15 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // A process that still writes there keeps it until it ends.
-        Command::new("umount").arg("-l").arg(self.folder.path()).status().ok();
+        as_root("umount").arg("-l").arg(self.folder.path()).status().ok();
     }
+}
+
+fn as_root(program: &str) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args(["-n", program]);
+    command
 }

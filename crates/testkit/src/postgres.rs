@@ -15,13 +15,18 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use sqlx::{
     AssertSqlSafe, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::OnceCell;
 
-use crate::{parts::find, ports::free_port, processes::wait_until_none_in};
+use crate::{
+    parts::find,
+    ports::free_port,
+    processes::{wait_until_none_in, working_in},
+};
 
 /// Who may do everything; the server trusts whoever reaches it, which is this machine alone.
 const USER: &str = "test";
@@ -29,8 +34,12 @@ const USER: &str = "test";
 const OWNER: &str = "astrfleet";
 /// Who may be let use tables, and owns nothing.
 const GUEST: &str = "astrfleet_app";
+/// A server on a small disk keeps little of its journal, and writes it to new files: a full disk stops it.
+const SMALL: &[&str] = &["-c", "max_wal_size=32MB", "-c", "min_wal_size=32MB", "-c", "wal_recycle=off"];
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long one look at a server that may be gone takes, and until the next one.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Stops the server and removes its folder when the test process is gone: `$1` is the folder, the rest the command.
 const KEEPER: &str = r#"trap '' INT HUP TERM
@@ -46,6 +55,7 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     durable: bool,
+    further: &'static [&'static str],
     keepers: Mutex<Vec<(Child, Option<ChildStdin>)>>,
     templates: Mutex<HashMap<String, Arc<OnceCell<String>>>>,
 }
@@ -92,6 +102,14 @@ impl Postgres {
         Self::started(true).await
     }
 
+    /// The same as [`Postgres::start`] in a folder of its own below this one, which has little room.
+    pub async fn start_in(folder: &Path) -> Self {
+        let folder = folder.join("postgresql");
+        let server = tokio::task::spawn_blocking(move || Self::initialise_in(folder, false, SMALL)).await.unwrap();
+        server.wait_until_ready().await;
+        server
+    }
+
     async fn started(durable: bool) -> Self {
         let server = tokio::task::spawn_blocking(move || Self::initialise(durable)).await.unwrap();
         server.wait_until_ready().await;
@@ -102,6 +120,10 @@ impl Postgres {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("astrfleet-pg-{}-{number}", std::process::id()));
+        Self::initialise_in(folder, durable, &[])
+    }
+
+    fn initialise_in(folder: PathBuf, durable: bool, further: &'static [&'static str]) -> Self {
         std::fs::create_dir_all(&folder).unwrap();
         if is_root() {
             run(Command::new("chown").arg("postgres:").arg(&folder));
@@ -112,8 +134,8 @@ impl Postgres {
             .arg(format!("--username={USER}"))
             .arg("-D")
             .arg(folder.join("data")));
-        let server =
-            Self { folder, port: free_port(), durable, keepers: Mutex::default(), templates: Mutex::default() };
+        let port = free_port();
+        let server = Self { folder, port, durable, further, keepers: Mutex::default(), templates: Mutex::default() };
         server.spawn();
         server
     }
@@ -127,6 +149,7 @@ impl Postgres {
         if !self.durable {
             keeper.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
         }
+        keeper.args(self.further);
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         keeper.arg("-p").arg(self.port.to_string()).arg("-k").arg(&self.folder).arg("-D").arg(self.data());
         keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
@@ -251,12 +274,43 @@ impl Postgres {
 
     /// Kills the server at once, as a power cut would.
     pub fn kill_9(&self) {
-        let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
-        let pid = pid.lines().next().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        self.signal(Signal::KILL);
     }
 
-    /// Starts it again after [`Postgres::kill_9`], on the same port with the same data.
+    /// Asks it to end as an administrator does who restarts it: sessions are told, nothing is left to be recovered.
+    pub fn end_in_order(&self) {
+        self.signal(Signal::INT);
+    }
+
+    fn signal(&self, which: Signal) {
+        let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let pid = pid.lines().next().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, which).unwrap();
+    }
+
+    /// Starts it again if it has ended by itself, as whoever supervises it would, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn revive(&self) {
+        let answers = async || {
+            let asked = PgPoolOptions::new().max_connections(1).acquire_timeout(LOOK_LIMIT);
+            asked.connect_with(self.options("postgres")).await.is_ok()
+        };
+        let revived = tokio::time::timeout(PATIENCE, async {
+            while !answers().await {
+                if working_in(&self.data()).is_empty() {
+                    self.spawn();
+                }
+                tokio::time::sleep(LOOK_LIMIT).await;
+            }
+        });
+        if revived.await.is_err() {
+            panic!("PostgreSQL did not come back:\n{}", std::fs::read_to_string(self.log_path()).unwrap_or_default());
+        }
+    }
+
+    /// Starts it again after [`Postgres::kill_9`] or [`Postgres::end_in_order`], on the same port with the same data.
     pub async fn restart(&self) {
         // Its children notice that it is gone, and hold its memory until then; all of them work in the data folder.
         wait_until_none_in(&self.data()).await;

@@ -61,9 +61,12 @@ impl Toxiproxy {
         self.poison(name, json!({"type": "reset_peer", "attributes": {"timeout": 0}})).await;
     }
 
-    /// Lets nothing through any more, and says nothing of it: as when a cable is cut.
+    /// Lets nothing through any more in either direction, and says nothing of it: as when a cable is cut.
     pub async fn silence(&self, name: &str) {
-        self.poison(name, json!({"type": "timeout", "attributes": {"timeout": 0}})).await;
+        for stream in ["upstream", "downstream"] {
+            let toxic = json!({"type": "timeout", "stream": stream, "attributes": {"timeout": 0}});
+            self.poison(name, toxic).await;
+        }
     }
 
     /// Closes every connection, and refuses new ones.
@@ -90,6 +93,11 @@ impl Toxiproxy {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
@@ -126,5 +134,36 @@ mod tests {
         assert_eq!(echo().await.unwrap(), b'x');
         between.reset("echo").await;
         assert!(echo().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_silent_says_nothing_and_hears_nothing() {
+        let listener = listen();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&heard);
+        tokio::spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    while let Ok(byte) = stream.read_u8().await {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        stream.write_u8(byte).await.ok();
+                    }
+                });
+            }
+        });
+        let between = Toxiproxy::start().await;
+        let port = between.stand_before("echo", port).await;
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'x');
+        between.silence("echo").await;
+        stream.write_all(b"y").await.unwrap();
+        // The way takes what is said, and nothing comes of it.
+        assert!(tokio::time::timeout(Duration::from_millis(500), stream.read_u8()).await.is_err());
+        assert_eq!(heard.load(Ordering::SeqCst), 1, "the other side has heard nothing either");
     }
 }
