@@ -12,7 +12,7 @@ use std::{path::PathBuf, time::Duration};
 use astrfleet_testkit::{
     binary::{built_binary, previous_binary},
     client::Api,
-    fleet::{ADMIN, Fleet, FleetOptions, Load, PASSWORD, ROLES},
+    fleet::{ADMIN, Fleet, FleetOptions, Load, PASSWORD, ROLES, Traffic},
 };
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ async fn the_release_before_and_this_one_serve_together() {
     let known = steps(&fleet).await.len();
     assert_eq!(PREVIOUS_RELEASE.split_whitespace().nth(1), Some(&*known.to_string()), "its newest step");
 
-    let load = Load::start(&fleet, &key, "acme", 4, Duration::from_millis(100)).await;
+    let load = Load::start(&fleet, &key, "acme", Traffic::Writers(4), Duration::from_millis(100)).await;
     load.wait_for(8).await;
     fleet.go_over_to(new.clone());
     println!("{}", fleet.run(&["migrate", "up"]).await.trim_end());
@@ -58,10 +58,12 @@ async fn the_release_before_and_this_one_serve_together() {
     assert!(steps(&fleet).await.iter().all(|(_, made)| *made));
     load.wait_for(8).await;
     let last = the_whole_path(&fleet, &owner, &key, "the new program alone").await;
-    let tally = load.stop().await;
-    let outcome = tally.settle(&key, "acme", PATIENCE).await;
-    println!("upgraded: {outcome:?}, refused {}, longest outage {:?}", tally.refused, tally.outage);
+    let outcome = load.end(&fleet, PATIENCE).await;
+    println!("upgraded: {outcome:?}");
     assert_eq!((outcome.lost, outcome.doubled, outcome.leaked, outcome.failed.len()), (0, 0, 0, 0), "{outcome:?}");
+    // Whoever ends in order has been left alone before, and answers what has come.
+    let tries = &outcome.tries;
+    assert_eq!((tries.refused, tries.unanswered, tries.wrong), (0, 0, 0), "{tries:?}");
     for (path, history) in [said, meanwhile, both, after, last] {
         for gateway in fleet.gateways() {
             assert_eq!(key.at(gateway.url()).get(&path).await.ok()["items"], history, "{path}");

@@ -1,19 +1,22 @@
 //! A platform whose roles run apart: processes of the real `astrfleet` binary on one PostgreSQL, one Redis and one folder,
 //! in front of a model provider that is a fake. Each can be killed, frozen, ended in order and started again on its port.
 
+pub(crate) mod counted;
 mod load;
 mod service;
+mod takers;
 
 use std::{collections::BTreeMap, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
+use astrfleet_core::time::Timestamp;
 use rustix::process::Signal;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-pub use self::load::{Load, Outcome, Tally};
-use self::service::Service;
+pub use self::load::{Load, Outcome, Traffic, Tries};
+use self::{service::Service, takers::Takers};
 use crate::{
     binary::{FOREIGN, Output, built_binary, collect},
     client::Api,
@@ -41,8 +44,9 @@ const END_PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at something that tells nobody when it changes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Where a port is reached by others; by default at itself. The first argument says whose it is: `postgres`, `redis`, or
-/// a process's name such as `message-0`.
+/// Where a port is reached by others; by default at itself. The first argument says whose it is, and by whom: `postgres`,
+/// `redis`, `s3`; `models` by bots; a process's name such as `message-0` by gateways, and `peers-message-0` by those that
+/// learn from the database where it is.
 pub type Via = Box<dyn FnMut(&str, u16) -> u16 + Send>;
 
 /// What a fleet consists of.
@@ -57,6 +61,8 @@ pub struct FleetOptions {
     pub with_s3: bool,
     /// The folder that all share is a disk of so many megabytes.
     pub disk_megabytes: Option<u32>,
+    /// The database is on a disk of so many megabytes.
+    pub database_disk_megabytes: Option<u32>,
     /// How long all of it may take to be ready; the first time, the bots' environment may have to be prepared.
     pub ready_within: Duration,
     /// What its processes are; by default the binary that is tested.
@@ -71,6 +77,7 @@ impl Default for FleetOptions {
             via: Box::new(|_, port| port),
             with_s3: false,
             disk_megabytes: None,
+            database_disk_megabytes: None,
             ready_within: Duration::from_mins(10),
             program: built_binary(),
         }
@@ -82,6 +89,8 @@ struct Member {
     role: &'static str,
     name: String,
     port: u16,
+    /// Where it says that others reach it.
+    advertised: String,
     child: Option<Child>,
     output: Arc<Output>,
 }
@@ -99,12 +108,15 @@ pub struct Fleet {
     pub provider: FakeProvider,
     /// The disk of the folder that all share, if it is a small one.
     pub disk: Option<SmallDisk>,
+    /// The database's, in the same way.
+    pub database_disk: Option<SmallDisk>,
     folder: TempDir,
     members: Vec<Member>,
     environment: Vec<(String, String)>,
     ready_within: Duration,
     program: PathBuf,
     models: Service,
+    takers: Takers,
 }
 
 impl Fleet {
@@ -113,19 +125,26 @@ impl Fleet {
     /// # Panics
     /// When one is not in time; the text holds the end of its log.
     pub async fn start(mut options: FleetOptions) -> Self {
-        let (postgres, redis) = (Postgres::start().await, Redis::start().await);
+        let database_disk = options.database_disk_megabytes.map(SmallDisk::mount);
+        let postgres = match &database_disk {
+            Some(disk) => Postgres::start_in(disk.path()).await,
+            None => Postgres::start().await,
+        };
+        let redis = Redis::start().await;
         let database = postgres.database().await;
         let provider = FakeProvider::start();
         let folder = tempfile::Builder::new().prefix("astrfleet-fleet-").tempdir().unwrap();
         let mut members = Vec::new();
         for role in ROLES {
             for number in 0..options.counts.get(role).copied().unwrap_or_default() {
-                let output = Arc::new(Output::default());
-                members.push(Member { role, name: format!("{role}-{number}"), port: free_port(), child: None, output });
+                let (name, port, output) = (format!("{role}-{number}"), free_port(), Arc::new(Output::default()));
+                let advertised = format!("http://127.0.0.1:{}", (options.via)(&format!("peers-{name}"), port));
+                members.push(Member { role, name, port, advertised, child: None, output });
             }
         }
         let models = Service::start();
-        let config = config(&members, &provider, models.port, &mut options);
+        let models_port = (options.via)("models", models.port);
+        let config = config(&members, &provider, models_port, &mut options);
         std::fs::write(folder.path().join("astrfleet.toml"), config).unwrap();
         let s3 = if options.with_s3 { Some(S3::seaweed().await) } else { None };
         let disk = options.disk_megabytes.map(SmallDisk::mount);
@@ -161,12 +180,14 @@ impl Fleet {
             s3,
             provider,
             disk,
+            database_disk,
             folder,
             members,
             environment,
             ready_within,
             program,
             models,
+            takers: Takers::default(),
         };
         for index in 0..fleet.members.len() {
             fleet.spawn(index, &[]);
@@ -197,6 +218,7 @@ impl Fleet {
         let listen = format!("127.0.0.1:{}", member.port);
         let mut command = self.command(&["serve", "--roles", member.role, "--json", "--listen", &listen]);
         command.arg("--data-dir").arg(self.data_dir()).arg("--runtime-dir").arg(runtime_dir());
+        command.env("ASTRFLEET__SERVE__ADVERTISE", &member.advertised);
         command.envs(further.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let member = &mut self.members[index];
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
@@ -215,6 +237,7 @@ impl Fleet {
                 if member.role == "llm" {
                     self.models.take_in(member.port);
                 }
+                self.takers.take_in(&member.name, member.role, format!("http://127.0.0.1:{}", member.port));
                 return;
             }
             status = child.wait() => format!("ended with {status:?}"),
@@ -274,6 +297,22 @@ impl Fleet {
         self.members[self.index(name)].output.lines.lock().unwrap().clone()
     }
 
+    /// How far the clock of a process is off from that of the database, by the last line of its log that has a time.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn clock_is_off(&self, name: &str) -> Duration {
+        const NOW: &str = "SELECT micros FROM database_clock";
+        let lines = self.log(name);
+        let mut times = lines.iter().rev().filter_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            serde_json::from_value::<Timestamp>(line["timestamp"].clone()).ok()
+        });
+        let said = times.next().expect("it has written something").micros();
+        let now: i64 = sqlx::query_scalar(NOW).fetch_one(&self.database.pool).await.unwrap();
+        Duration::from_micros(said.abs_diff(now))
+    }
+
     /// What a process says of itself at `/ready`; none where it does not answer.
     pub async fn readiness(&self, name: &str) -> Option<(u16, bool)> {
         let answer = Api::new(&self.url(name)).try_send(reqwest::Method::GET, "/ready", None).await.ok()?;
@@ -296,6 +335,27 @@ impl Fleet {
             }
         };
         tokio::time::timeout(Duration::from_mins(1), find).await.expect("a manager keeps the bots")
+    }
+
+    /// The process that has the queue before a tenant's bot. Waits until there is one.
+    ///
+    /// # Panics
+    /// When there is none within a minute.
+    pub async fn owner_of(&self, tenant: &str) -> String {
+        const OWNER: &str = "SELECT leases.url FROM leases JOIN tenants ON leases.name = 'queue/' || tenants.id
+            WHERE tenants.name = $1 AND leases.expires_at > (SELECT micros FROM database_clock)";
+        let find = async {
+            loop {
+                let url: Option<String> =
+                    sqlx::query_scalar(OWNER).bind(tenant).fetch_optional(&self.database.pool).await.unwrap();
+                let found = url.and_then(|url| self.members.iter().find(|member| member.advertised == url));
+                if let Some(member) = found {
+                    return member.name.clone();
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), find).await.expect("a process has the queue")
     }
 
     /// The metrics of a process, as text.
@@ -322,6 +382,7 @@ impl Fleet {
         let member = &mut self.members[index];
         let mut child = member.child.take().expect("the process runs");
         self.models.leave_out(member.port);
+        self.takers.leave_out(name);
         signal(pid(&child), Signal::TERM);
         let ended = tokio::time::timeout(END_PATIENCE, child.wait()).await;
         ended.unwrap_or_else(|late| panic!("{name} runs on ({late}):\n{}", member.output.end())).unwrap().success()
@@ -481,6 +542,12 @@ fn config(members: &[Member], provider: &FakeProvider, models: u16, options: &mu
         drain_delay_s = 1
         [database]
         max_connections = 6
+        statement_timeout_s = 5
+        lock_timeout_s = 3
+        [webhooks]
+        timeout_s = 10
+        allow_private = true
+        allow_http = true
         [message]
         lease_life_ms = 3000
         [bridge]

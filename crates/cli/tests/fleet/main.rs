@@ -8,7 +8,7 @@ use std::time::Duration;
 use astrfleet_testkit::{
     client::Api,
     fake_provider::Behaviour,
-    fleet::{Fleet, FleetOptions, Load, ROLES},
+    fleet::{Fleet, FleetOptions, Load, ROLES, Traffic},
 };
 use serde_json::json;
 
@@ -25,6 +25,7 @@ async fn the_roles_apart() {
     the_whole_path(&fleet, &owner, &key).await;
     what_is_internal(&fleet, &key).await;
     each_is_killed(&mut fleet, &key).await;
+    each_ends_in_order(&mut fleet, &key).await;
     another_process_is_asked_for_the_model(&mut fleet, &key).await;
     a_circuit_opens_and_closes(&mut fleet, &key).await;
     bots_change_hands(&mut fleet, &owner, &key).await;
@@ -87,7 +88,7 @@ async fn what_is_internal(fleet: &Fleet, key: &Api) {
 
 /// A process of each role is killed under load and started again.
 async fn each_is_killed(fleet: &mut Fleet, key: &Api) {
-    let load = Load::start(fleet, key, "acme", 4, Duration::from_millis(100)).await;
+    let load = Load::start(fleet, key, "acme", Traffic::Writers(4), Duration::from_millis(100)).await;
     load.wait_for(4).await;
     for role in ROLES {
         let name = if role == "manager" { fleet.keeper().await } else { fleet.of(role)[0].clone() };
@@ -100,11 +101,27 @@ async fn each_is_killed(fleet: &mut Fleet, key: &Api) {
         fleet.restart(&name).await;
         load.wait_for(2).await;
     }
-    let tally = load.stop().await;
-    let outcome = tally.settle(key, "acme", PATIENCE).await;
-    println!("killed in turn: {outcome:?}, refused {}, longest outage {:?}", tally.refused, tally.outage);
-    assert_eq!((outcome.lost, outcome.doubled), (0, 0), "{outcome:?}");
+    let outcome = load.end(fleet, PATIENCE).await;
+    println!("killed in turn: {outcome:?}");
+    assert_eq!((outcome.lost, outcome.doubled, outcome.failed.len(), outcome.tries.wrong), (0, 0, 0, 0), "{outcome:?}");
     assert!(outcome.answered > 0);
+}
+
+/// A process of each role is told to end under load and started again: nobody notices.
+async fn each_ends_in_order(fleet: &mut Fleet, key: &Api) {
+    let load = Load::start(fleet, key, "acme", Traffic::Everything, Duration::from_millis(100)).await;
+    assert_eq!(load.wait_for_all(1).await, [] as [&str; 0], "all go on");
+    for role in ROLES {
+        let name = if role == "manager" { fleet.keeper().await } else { fleet.of(role)[0].clone() };
+        assert!(fleet.terminate(&name).await, "{name} ended in order");
+        fleet.restart(&name).await;
+        assert_eq!(load.wait_for_all(1).await, [] as [&str; 0], "all go on after {name}");
+    }
+    let outcome = load.end(fleet, PATIENCE).await;
+    println!("ended in turn: {outcome:?}");
+    assert_eq!((outcome.lost, outcome.doubled, outcome.disordered, outcome.failed.len()), (0, 0, 0, 0), "{outcome:?}");
+    let tries = &outcome.tries;
+    assert_eq!((tries.refused, tries.unanswered, tries.wrong), (0, 0, 0), "{tries:?}");
 }
 
 /// A process that dies before the answer of a model began fails no message: the bot asks once more.

@@ -1,7 +1,11 @@
 //! Lets one thing after the other go wrong with a fleet under load: `faults [--json FILE] [NAME…]` prints a row for each,
-//! and fails when a message was lost, doubled, or read by another tenant. Without names, all are tried.
+//! and fails when something was lost, doubled, out of order, read by another tenant, or answered as nothing may be. Without
+//! names, all are tried.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use astrfleet_testkit::faults::{Fault, Field, Row, all};
 use serde_json::json;
@@ -33,40 +37,32 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let rows = runtime.block_on(suffer(&faults));
-    if let Some(file) = file {
-        let text = json!({"rows": rows.iter().map(Row::json).collect::<Vec<_>>()}).to_string();
-        if let Err(error) = std::fs::write(&file, text) {
-            eprintln!("error: {} cannot be written: {error}", file.display());
-            return ExitCode::FAILURE;
+    match runtime.block_on(suffer(&faults, file.as_deref())) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: the figures cannot be written: {error}");
+            ExitCode::FAILURE
         }
-        println!("written: {}", file.display());
     }
-    if rows.iter().all(Row::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn suffer(faults: &[Fault]) -> Vec<Row> {
-    let mut field = Field::prepare().await;
-    println!(
-        "{:<44}{:>9}{:>9}{:>7}{:>6}{:>8}{:>7}{:>8}{:>11}",
-        "fault", "accepted", "answered", "failed", "lost", "doubled", "leaked", "refused", "outage (s)"
-    );
+/// Returns whether all went well. Whatever was found is in the file at any moment.
+async fn suffer(faults: &[Fault], file: Option<&Path>) -> std::io::Result<bool> {
+    let mut field = Field::prepare(faults).await;
+    println!("{}", Row::head());
     let mut rows = Vec::new();
     for fault in faults {
         let row = field.suffer(fault).await;
-        println!(
-            "{:<44}{:>9}{:>9}{:>7}{:>6}{:>8}{:>7}{:>8}{:>11.1}",
-            row.fault,
-            row.accepted,
-            row.answered,
-            row.failed,
-            row.lost,
-            row.doubled,
-            row.leaked,
-            row.refused,
-            row.outage.as_secs_f64()
-        );
+        println!("{}", row.line());
         rows.push(row);
+        if let Some(file) = file {
+            let text = json!({"rows": rows.iter().map(Row::json).collect::<Vec<_>>()}).to_string();
+            std::fs::write(file, text)?;
+        }
     }
-    rows
+    if let Some(file) = file {
+        println!("written: {}", file.display());
+    }
+    Ok(rows.iter().all(Row::is_good))
 }
