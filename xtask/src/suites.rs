@@ -29,12 +29,12 @@ const STORE_SUITES: [&str; 7] = [
 ];
 /// What is run once more on PostgreSQL, Redis and S3: whatever stands on a platform, by package and folder…
 const PLATFORM_PACKAGES: [(&str, &str); 2] = [("astrfleet-server", "crates/server"), ("astrfleet", "crates/cli")];
+/// …and what makes platforms of its own…
+const PLATFORM_SUITES: (&str, [&str; 2]) = ("astrfleet-testkit", ["messages", "manager_killed"]);
 /// …but for what stands on them in every run.
 const ON_SERVERS_ALWAYS: [&str; 3] = ["fleet", "faults", "upgrade"];
 /// How `testkit` is told so (`backends::BACKENDS`).
 const BACKENDS: (&str, &str) = ("ASTRFLEET_TEST_BACKENDS", "servers");
-/// What the table adds to the name of what ran there.
-const ON_SERVERS: &str = " (PostgreSQL, Redis, S3)";
 /// How `testkit` is told which one (`parts::POSTGRES_VERSION`).
 const POSTGRES_VERSION: &str = "ASTRFLEET_TEST_POSTGRES";
 
@@ -87,15 +87,31 @@ pub fn run(workspace: &Workspace, filter: &[String]) -> Result<()> {
 
 fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool)> {
     let mut suites = Vec::new();
+    // Named, so that it is the same whatever else is installed, and so that the table can say which it was.
+    let first = needs::first_postgresql();
+    let on_first = |command: &mut Command| {
+        if let Some(version) = &first {
+            command.env(POSTGRES_VERSION, version);
+        }
+    };
     let mut cargo = workspace.cargo();
+    on_first(&mut cargo);
     cargo.args(["test", "--locked", "--no-fail-fast"]);
     if !filter.iter().any(|word| word == "-p" || word.starts_with("--package")) {
         cargo.arg("--workspace");
     }
     cargo.args(filter);
     let mut good = watch(&mut cargo, |line| read_cargo(line, &mut suites))?.success();
+    if let Some(version) = &first {
+        let on_postgresql = |suite: &&mut Suite| {
+            let name = suite.name.trim_start_matches("tests/").split(['.', '/']).next().unwrap_or_default();
+            STORE_SUITES.contains(&name)
+        };
+        for suite in suites.iter_mut().filter(on_postgresql) {
+            let _ = write!(suite.name, " (PostgreSQL {version})");
+        }
+    }
     if filter.is_empty() {
-        needs::second_postgresql()?;
         let mut store = workspace.cargo();
         // The whole workspace also here: for one package alone cargo would build its libraries anew, with fewer features.
         store.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
@@ -109,6 +125,8 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
             let _ = write!(suite.name, " (PostgreSQL {})", needs::SECOND_POSTGRESQL);
         }
     }
+    // What the table adds to the name of what ran there.
+    let on_servers = format!(" (PostgreSQL {}, Redis, S3)", first.as_deref().unwrap_or("of PATH"));
     if filter.is_empty() {
         let mut platforms = workspace.cargo();
         platforms.args(["test", "--locked", "--no-fail-fast"]);
@@ -118,11 +136,17 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
                 platforms.args(["--test", &suite]);
             }
         }
+        let (package, of_package) = PLATFORM_SUITES;
+        platforms.args(["--package", package]);
+        for suite in of_package {
+            platforms.args(["--test", suite]);
+        }
         platforms.env(BACKENDS.0, BACKENDS.1);
+        on_first(&mut platforms);
         let before = suites.len();
         good &= watch(&mut platforms, |line| read_cargo(line, &mut suites))?.success();
         for suite in &mut suites[before..] {
-            suite.name.push_str(ON_SERVERS);
+            suite.name.push_str(&on_servers);
         }
     }
     if filter.is_empty() && needs::has_browser_tests(workspace) {
@@ -130,12 +154,13 @@ fn run_all(workspace: &Workspace, filter: &[String]) -> Result<(Vec<Suite>, bool
         for servers in [false, true] {
             let mut browser = Suite { name: "e2e (Chromium)".to_owned(), ..Suite::default() };
             let mut node = Command::new("npm");
+            on_first(&mut node);
             node.current_dir(workspace.root.join("e2e"))
                 .args(["test", "--silent"])
                 .env("ASTRFLEET_BIN", workspace.target.join("debug").join("astrfleet"));
             if servers {
                 node.env(BACKENDS.0, BACKENDS.1);
-                browser.name.push_str(ON_SERVERS);
+                browser.name.push_str(&on_servers);
             }
             let (status, took) = timed(|| watch(&mut node, |line| read_node(line, &mut browser)));
             browser.took = took;

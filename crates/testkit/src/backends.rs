@@ -1,7 +1,10 @@
 //! What the platforms of tests stand on: what is built in, or the servers of production. Every suite runs on both; which
 //! one is said by the environment alone, so that no test knows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use astrfleet_adapters::{
     blobs::{FolderBlobs, S3Blobs, S3Settings},
@@ -94,7 +97,9 @@ impl Backends {
     /// When its server cannot be reached.
     pub async fn bus(&self) -> Arc<dyn Bus> {
         let Self::Servers(servers) = self else { return Arc::new(MemoryBus::new(BUS_CAPACITY)) };
-        let bus = RedisBus::new(servers.redis(), &CountingRng::default(), BUS_CAPACITY);
+        // Each has a name of its own: what comes under its own name, it takes for what it said itself.
+        static NAMES: LazyLock<CountingRng> = LazyLock::new(CountingRng::default);
+        let bus = RedisBus::new(servers.redis(), &*NAMES, BUS_CAPACITY);
         assert!(bus.connected(PATIENCE).await, "Redis cannot be reached");
         Arc::new(bus)
     }

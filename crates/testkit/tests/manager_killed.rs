@@ -8,7 +8,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -16,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, limiter::MemoryLimiter};
 use astrfleet_core::{
     Result,
     id::InstanceId,
@@ -34,7 +32,9 @@ use astrfleet_server::{
     tenant::NewTenant,
 };
 use astrfleet_store::Db;
-use astrfleet_testkit::{app::default_config, contract::store::NOW, fake_bots::FakeBots, fake_runtime::FakeRuntime};
+use astrfleet_testkit::{
+    app::default_config, backends::Backends, contract::store::NOW, fake_bots::FakeBots, fake_runtime::FakeRuntime,
+};
 use async_trait::async_trait;
 use proptest::prelude::*;
 use tokio::sync::Notify;
@@ -47,6 +47,7 @@ const NEVER: i64 = i64::MAX;
 /// What survives every kill: the machine with its processes.
 struct World {
     folder: tempfile::TempDir,
+    backends: Backends,
     runtime: Arc<FakeRuntime>,
     bots: Arc<FakeBots>,
     clock: Arc<FixedClock>,
@@ -137,6 +138,7 @@ impl World {
         let clock = Arc::new(FixedClock::at(NOW.micros()));
         Arc::new(Self {
             folder: tempfile::tempdir().unwrap(),
+            backends: in_a_life(Backends::chosen()),
             runtime: Arc::new(FakeRuntime::new(Arc::clone(&clock) as _)),
             bots: Arc::new(FakeBots::default()),
             clock,
@@ -144,10 +146,6 @@ impl World {
             starts: Mutex::default(),
             violations: Mutex::default(),
         })
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
     }
 
     fn violated(&self, what: String) {
@@ -165,14 +163,13 @@ impl World {
 
     /// A run of the platform, which is killed behind `calls` calls.
     async fn platform(self: &Arc<Self>, calls: i64) -> (App, Arc<Seen>, Db) {
-        let store = Db::open_sqlite(&self.path().join("test.sqlite")).await.unwrap();
-        store.migrate_up(NOW).await.unwrap();
+        let store = self.backends.store(&self.folder).await;
         let seen = Arc::new(Seen { world: Arc::clone(self), left: AtomicI64::new(calls), killed: Notify::new() });
         let ports = Ports {
             store: Arc::new(store.clone()),
-            bus: Arc::new(MemoryBus::new(1_024)),
-            limiter: Arc::new(MemoryLimiter::new(Arc::clone(&self.clock) as _, 1_000)),
-            blobs: Arc::new(FolderBlobs::open(&self.path().join("blobs")).unwrap()),
+            bus: self.backends.bus().await,
+            limiter: self.backends.limiter(Arc::clone(&self.clock) as _).await,
+            blobs: self.backends.blobs(&self.folder),
             runtime: Arc::clone(&seen) as _,
             bots: Arc::clone(&self.bots) as _,
             clock: Arc::clone(&self.clock) as _,

@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, limiter::MemoryLimiter};
+use astrfleet_adapters::bus::MemoryBus;
 use astrfleet_core::{
     Result,
     id::{Ids, MessageId, SessionId, TenantId},
     instance::{Desired, Instance, Observed},
     message::{Exchange, Message, State},
     page::PageRequest,
-    ports::{Clock, Rng, Store, testing::CountingRng},
+    ports::{Bus, Clock, Rng, Store, testing::CountingRng},
     session::{Session, State as SessionState},
     tenant::{Status, Tenant},
     time::Timestamp,
@@ -34,6 +34,7 @@ use astrfleet_server::{
 use astrfleet_store::{Db, PgSettings};
 use astrfleet_testkit::{
     app::default_sections,
+    backends::Backends,
     postgres::{Database, Postgres},
 };
 use futures_util::StreamExt;
@@ -84,10 +85,14 @@ pub struct World {
     pub fleet: Arc<Fleet>,
     pub ids: Ids,
     pub config: serde_json::Value,
-    /// How the storage of files does.
+    /// How the storage of files does: a folder, whatever the backends are.
     pub moods: Arc<Moods>,
-    /// Where there is one, all platforms are on it: events arrive. Otherwise each is told what it did itself, alone.
+    /// What its platforms stand on.
+    backends: Backends,
+    /// Where there is one, platforms that run beside each other are on it, or on that of the backends: events arrive.
+    /// Otherwise each is told what it did itself, alone.
     bus: Option<Arc<MemoryBus>>,
+    /// Instead of the backends' own.
     database: Option<Database>,
     bots: tokio::runtime::Runtime,
 }
@@ -105,10 +110,17 @@ impl World {
             rng,
             config: config(),
             moods: Arc::default(),
+            backends: bots.block_on(Backends::chosen()),
             bus: None,
             database: None,
             bots,
         }
+    }
+
+    /// On what is built in, whatever all others stand on.
+    pub fn on_sqlite(mut self) -> Self {
+        self.backends = Backends::BuiltIn;
+        self
     }
 
     /// With PostgreSQL instead of SQLite.
@@ -134,9 +146,9 @@ impl World {
         self.folder.path().join("blobs")
     }
 
-    /// Writes to the database, SQLite's, until [`World::release_the_writer`]: everybody else waits.
+    /// Writes to the database, which is [`World::on_sqlite`], until [`World::release_the_writer`]: everybody else waits.
     pub fn hold_the_writer(&self) -> sqlx::Transaction<'static, sqlx::Sqlite> {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder.path().join("store.db"));
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder.path().join("test.sqlite"));
         self.bots.block_on(async {
             let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
             pool.begin_with("BEGIN IMMEDIATE").await.unwrap()
@@ -151,7 +163,16 @@ impl World {
     async fn open(&self) -> Db {
         match &self.database {
             Some(database) => Db::open_postgres(&database.url().into(), &PgSettings::default()).await.unwrap(),
-            None => Db::open_sqlite(&self.folder.path().join("store.db")).await.unwrap(),
+            None => self.backends.store(&self.folder).await,
+        }
+    }
+
+    /// For a platform that is alone, or runs beside others.
+    async fn bus(&self, alone: bool) -> Arc<dyn Bus> {
+        match (&self.backends, &self.bus) {
+            (Backends::Servers(_), bus) if alone || bus.is_some() => self.backends.bus().await,
+            (_, Some(bus)) => Arc::clone(bus) as _,
+            (_, None) => Arc::new(MemoryBus::new(1_000)),
         }
     }
 
@@ -181,8 +202,8 @@ impl World {
             }
             let ports = Ports {
                 store: Arc::new(db),
-                bus: self.bus.clone().unwrap_or_else(|| Arc::new(MemoryBus::new(1_000))),
-                limiter: Arc::new(MemoryLimiter::new(Arc::clone(&clock), 1_000)),
+                bus: self.bus(alone).await,
+                limiter: self.backends.limiter(Arc::clone(&clock)).await,
                 blobs: Arc::new(MoodyBlobs {
                     folder: FolderBlobs::open(&self.blobs_folder()).unwrap(),
                     moods: Arc::clone(&self.moods),
