@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use astrfleet_adapters::bus::MemoryBus;
+use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus};
 use astrfleet_core::{
     Result,
     id::{Ids, MessageId, SessionId, TenantId},
