@@ -9,6 +9,7 @@ use astrfleet_core::{
     Error, Result,
     channel::Channel,
     chat::{BotAttachment, ChatEvent, ChatRequest, HistoryRecord},
+    id::InstanceId,
     message::TokenUsage,
     ports::{BotAccess, BotClient, BotFile, Bots, ChannelDraft, ChatStream},
 };
@@ -37,7 +38,8 @@ struct State {
     stopped: Vec<String>,
     records: i64,
     history: BTreeMap<String, Vec<HistoryRecord>>,
-    channels: BTreeMap<String, Channel>,
+    /// Of each bot its own, by its id and theirs.
+    channels: BTreeMap<(InstanceId, String), Channel>,
     config: Value,
     files: BTreeMap<String, (String, String, Bytes)>,
     prepared: u32,
@@ -106,6 +108,12 @@ impl FakeBots {
         self.0.with(|state| state.said.clone())
     }
 
+    /// The ids of all channels that bots have, in order.
+    #[must_use]
+    pub fn channels(&self) -> Vec<String> {
+        self.0.with(|state| state.channels.values().map(|channel| channel.id.clone()).collect())
+    }
+
     /// What the bot remembers of a session.
     pub fn set_history(&self, session: &str, history: Vec<HistoryRecord>) {
         self.0.with(|state| state.history.insert(session.to_owned(), history));
@@ -119,8 +127,8 @@ impl Shared {
 }
 
 impl Bots for FakeBots {
-    fn client(&self, _: &BotAccess) -> Box<dyn BotClient> {
-        Box::new(FakeBot(Arc::clone(&self.0)))
+    fn client(&self, access: &BotAccess) -> Box<dyn BotClient> {
+        Box::new(FakeBot(Arc::clone(&self.0), access.instance.clone()))
     }
 
     fn token(&self, access: &BotAccess, person: &str) -> Result<SecretString> {
@@ -137,7 +145,7 @@ impl Bots for FakeBots {
     }
 }
 
-struct FakeBot(Arc<Shared>);
+struct FakeBot(Arc<Shared>, InstanceId);
 
 /// What a bot says without a script.
 fn echo(request: &ChatRequest, records: &mut i64) -> Vec<ChatEvent> {
@@ -151,6 +159,13 @@ fn echo(request: &ChatRequest, records: &mut i64) -> Vec<ChatEvent> {
         ChatEvent::Complete(text),
         ChatEvent::Saved { record: *records },
     ]
+}
+
+impl FakeBot {
+    /// Where a channel of this bot is kept.
+    fn key(&self, channel: &str) -> (InstanceId, String) {
+        (self.1.clone(), channel.to_owned())
+    }
 }
 
 #[async_trait]
@@ -244,34 +259,38 @@ impl BotClient for FakeBot {
     }
 
     async fn channels(&self) -> Result<Vec<Channel>> {
-        Ok(self.0.with(|state| state.channels.values().cloned().collect()))
+        Ok(self.0.with(|state| {
+            let own = state.channels.iter().filter(|((bot, _), _)| *bot == self.1);
+            own.map(|(_, channel)| channel.clone()).collect()
+        }))
     }
 
     async fn add_channel(&self, draft: ChannelDraft) -> Result<Channel> {
         self.0.with(|state| {
-            if state.channels.contains_key(&draft.id) {
+            let key = self.key(&draft.id);
+            if state.channels.contains_key(&key) {
                 return Err(Error::conflict("a channel of this id exists"));
             }
             let channel = channel(draft);
-            state.channels.insert(channel.id.clone(), channel.clone());
+            state.channels.insert(key, channel.clone());
             Ok(channel)
         })
     }
 
     async fn change_channel(&self, draft: ChannelDraft) -> Result<Channel> {
         self.0.with(|state| {
-            let known = state.channels.get_mut(&draft.id).ok_or(Error::NotFound { what: "channel" })?;
+            let known = state.channels.get_mut(&self.key(&draft.id)).ok_or(Error::NotFound { what: "channel" })?;
             *known = channel(draft);
             Ok(known.clone())
         })
     }
 
     async fn delete_channel(&self, id: &str) -> Result<()> {
-        self.0.with(|state| state.channels.remove(id)).map(drop).ok_or(Error::NotFound { what: "channel" })
+        self.0.with(|state| state.channels.remove(&self.key(id))).map(drop).ok_or(Error::NotFound { what: "channel" })
     }
 
     async fn test_channel(&self, id: &str) -> Result<(bool, String)> {
-        let known = self.0.with(|state| state.channels.contains_key(id));
+        let known = self.0.with(|state| state.channels.contains_key(&self.key(id)));
         if known { Ok((true, "it answers".to_owned())) } else { Err(Error::NotFound { what: "channel" }) }
     }
 }
