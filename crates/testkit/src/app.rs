@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -208,6 +209,12 @@ impl TestApp {
     #[must_use]
     pub fn stores(&self, text: &str) -> bool {
         self.backends.stored(&self.folder).windows(text.len()).any(|part| part == text.as_bytes())
+    }
+
+    /// The files that are stored, and how large each is; nothing of those in an S3.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.backends.files(&self.folder)
     }
 
     /// A platform administrator who is logged in.

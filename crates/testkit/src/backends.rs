@@ -2,6 +2,7 @@
 //! one is said by the environment alone, so that no test knows.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -125,6 +126,32 @@ impl Backends {
             Self::BuiltIn => Arc::new(FolderBlobs::open(&folder.path().join("blobs")).unwrap()),
             Self::Servers(servers) => Arc::new(S3Blobs::new(&servers.s3).unwrap()),
         }
+    }
+
+    /// The files of the platform in `folder`, and how large each is. Of those in an S3, nothing: there the rows in the
+    /// database are what counts.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    #[must_use]
+    pub fn files(&self, folder: &TempDir) -> Vec<(PathBuf, u64)> {
+        let mut folders = match self {
+            Self::BuiltIn => vec![folder.path().join("blobs")],
+            Self::Servers(_) => Vec::new(),
+        };
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    files.push((entry.path(), entry.metadata().unwrap().len()));
+                }
+            }
+        }
+        files.sort();
+        files
     }
 
     /// The same for the real binary: variables of its environment.
