@@ -156,6 +156,48 @@ async fn whoever_follows_hears_everything_in_order_and_goes_on_at_any_replica() 
 }
 
 #[tokio::test]
+async fn what_has_happened_so_far_has_an_end_that_is_said() {
+    let world = World::new().await;
+    let api = world.api(&world.agent);
+    let past = |path: &str| format!("{path}?after=0&follow=false");
+    let nothing = api.sse(&past(TENANT), None).await.rest().await;
+    assert_eq!(names(&nothing), ["end"]);
+    let (first, second) = (world.session().await, world.session().await);
+    world.ask(&first, "Hi").await;
+    let all = api.sse(&past(TENANT), None).await.rest().await;
+    assert_eq!(names(&all), ["session.opened", "session.opened", "message.accepted", "reply.done", "end"]);
+    assert_eq!(all[3].id, all[4].id, "it is no event of its own");
+    // What comes last in the tenant is another session's.
+    let path = format!("/api/v1/tenants/acme/sessions/{second}/events");
+    assert_eq!(names(&api.sse(&past(&path), None).await.rest().await), ["session.opened", "end"]);
+    let after = format!("{TENANT}?after={}&follow=false", all[2].id);
+    assert_eq!(names(&api.sse(&after, None).await.rest().await), ["reply.done", "end"]);
+    let mut socket = connect(world.address, &past(&path), &world.agent).await;
+    assert_eq!(next(&mut socket).await["event"], "session.opened");
+    assert_eq!(next(&mut socket).await["event"], "end");
+    assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
+    for wrong in ["follow=perhaps", "follow=", "follow=true&follow=false"] {
+        world.test.get(&world.agent, &format!("/tenants/acme/events?{wrong}")).await.expect(400);
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_before_the_first_event_has_a_place_to_go_on_from() {
+    let world = World::new().await;
+    let session = world.session().await;
+    let path = "/api/v1/tenants/acme/events";
+    let request = axum::http::Request::get(path)
+        .header("authorization", format!("Bearer {}", world.agent.credential.as_ref().unwrap().expose_secret()));
+    let answer = world.test.raw(request.body(axum::body::Body::empty()).unwrap()).await;
+    let first = answer.into_body().into_data_stream().next().await.unwrap().unwrap();
+    let place = std::str::from_utf8(&first).unwrap().strip_prefix("id: ").unwrap().trim_end().to_owned();
+    world.ask(&session, "Hi").await;
+    let after = format!("{path}?after={place}&follow=false");
+    let missed = world.api(&world.agent).sse(&after, None).await.rest().await;
+    assert_eq!(names(&missed), ["message.accepted", "reply.done", "end"]);
+}
+
+#[tokio::test]
 async fn a_session_tells_of_itself_alone() {
     let world = World::new().await;
     let api = world.api(&world.agent);

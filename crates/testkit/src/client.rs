@@ -274,7 +274,7 @@ impl Events {
     }
 }
 
-/// One block of lines; `None` when it holds comments alone.
+/// One block of lines; `None` when it holds no event.
 fn parse(block: &str) -> Option<Event> {
     let (mut id, mut name, mut data) = (String::new(), String::new(), Vec::new());
     for line in block.lines().filter(|line| !line.is_empty() && !line.starts_with(':')) {
@@ -287,7 +287,8 @@ fn parse(block: &str) -> Option<Event> {
             _ => {}
         }
     }
-    if id.is_empty() && name.is_empty() && data.is_empty() {
+    // An id alone tells a place and no event.
+    if name.is_empty() && data.is_empty() {
         return None;
     }
     let text = data.join("\n");

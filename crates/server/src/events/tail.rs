@@ -20,6 +20,9 @@ pub enum Heard {
     /// Something that happened before what comes next is not there any more. What they know of the tenant is to be read
     /// anew; the place is where it goes on.
     Gap(EventId),
+    /// All that had happened when they came was told: the last thing for those who do not want to wait for more. The place
+    /// is where they can go on.
+    End(EventId),
 }
 
 /// One who follows.
@@ -31,6 +34,8 @@ pub struct Tail {
     seq: i64,
     /// Up to here there is nothing more to be seen.
     looked_to: i64,
+    /// The last place that is wanted; none: whatever happens.
+    until: Option<i64>,
     gap: bool,
     /// The first that were read; all but one of them only as far as there is memory for them.
     page: VecDeque<(Event, Option<OwnedSemaphorePermit>)>,
@@ -38,7 +43,18 @@ pub struct Tail {
 
 impl Tail {
     pub(super) fn new(base: Arc<Base>, tenant: TenantId, follower: Follower, seq: i64, gap: bool) -> Self {
-        Self { base, tenant, follower, seq, looked_to: seq, gap, page: VecDeque::new() }
+        Self { base, tenant, follower, seq, looked_to: seq, until: None, gap, page: VecDeque::new() }
+    }
+
+    /// Ends behind what is there at this moment, `newest` being the last of it.
+    pub(super) fn ending_at(mut self, newest: i64) -> Self {
+        self.until = Some(newest);
+        self
+    }
+
+    /// Where they are: whoever is cut off goes on from here.
+    pub fn place(&self) -> EventId {
+        EventId::of(&self.tenant, self.seq)
     }
 
     /// The next one, as soon as there is one. Nothing is lost when this is given up while it waits, but what it reads just
@@ -46,7 +62,10 @@ impl Tail {
     pub async fn next(&mut self) -> Heard {
         loop {
             if std::mem::take(&mut self.gap) {
-                return Heard::Gap(EventId::of(&self.tenant, self.seq));
+                return Heard::Gap(self.place());
+            }
+            if self.page.is_empty() && self.until.is_some_and(|until| self.looked_to >= until) {
+                return Heard::End(self.place());
             }
             if let Some((event, place)) = self.page.pop_front() {
                 if self.is_gap_before(&event) {

@@ -17,6 +17,7 @@ use axum::{
 use serde_json::{Value, json};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::position::Wanted;
 use super::{Heard, guard::Reader};
 use crate::{
     app::App,
@@ -38,12 +39,14 @@ async fn follow(
 ) -> Result<Response, Problem> {
     of.tenant.must_be_served()?;
     let (mut parts, _) = request.into_parts();
-    let after = position::read(&parts)?;
-    let tail = app.events.follow(&of.tenant.id, session, after).await?;
+    let Wanted { seen, only_past } = position::read(&parts)?;
+    // Whoever says no place has one from here on.
+    let place_is_news = seen.is_none();
+    let tail = app.events.follow(&of.tenant.id, session, seen, only_past).await?;
     let proof = credential(&parts.headers).unwrap_or_default().to_owned().into();
     let reader = Arc::new(Reader { of, credential: proof, peer: peer(&parts.extensions) });
     if !wants_socket(&parts.headers) {
-        return Ok(sse::response(app, reader, tail));
+        return Ok(sse::response(app, reader, tail, place_is_news));
     }
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await.map_err(|rejection| {
         Problem::from(Error::invalid("Upgrade", format!("cannot become a WebSocket: {}", rejection.body_text())))
@@ -56,6 +59,7 @@ fn told(heard: &Heard) -> (String, &str, Value) {
     match heard {
         Heard::Event(event) => (event.id.to_string(), &event.kind, json!(**event)),
         Heard::Gap(id) => (id.to_string(), "gap", json!({})),
+        Heard::End(id) => (id.to_string(), "end", json!({})),
     }
 }
 

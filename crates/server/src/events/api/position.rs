@@ -15,21 +15,40 @@ pub(super) struct Position {
     /// Without either: what happens from now on.
     #[param(example = "0")]
     after: Option<String>,
+    /// `false`: only what has happened so far. The last event is `end`; a stream that ends without it was cut off.
+    follow: Option<bool>,
 }
 
 #[derive(Deserialize)]
 struct Raw {
     after: Option<String>,
+    follow: Option<String>,
 }
 
-/// None: from now on.
-pub(super) fn read(parts: &Parts) -> Result<Option<Seen>> {
-    if let Some(value) = parts.headers.get("last-event-id").filter(|value| !value.is_empty()) {
-        return seen("Last-Event-ID", value.to_str().unwrap_or("not text")).map(Some);
-    }
+/// What a reader wants.
+pub(super) struct Wanted {
+    /// What they know already; none: all that happened so far.
+    pub(super) seen: Option<Seen>,
+    /// Nothing of what happens from now on.
+    pub(super) only_past: bool,
+}
+
+/// Reads it.
+pub(super) fn read(parts: &Parts) -> Result<Wanted> {
     let Query(raw) = Query::<Raw>::try_from_uri(&parts.uri)
-        .map_err(|_| Error::invalid("after", "must be given once at the most"))?;
-    raw.after.map(|after| seen("after", &after)).transpose()
+        .map_err(|_| Error::invalid("after", "and follow must be given once at the most"))?;
+    let only_past = match raw.follow.as_deref() {
+        None | Some("true") => false,
+        Some("false") => true,
+        Some(_) => return Err(Error::invalid("follow", "must be true or false")),
+    };
+    let header = parts.headers.get("last-event-id").filter(|value| !value.is_empty());
+    let seen = match (header, raw.after) {
+        (Some(value), _) => Some(seen("Last-Event-ID", value.to_str().unwrap_or("not text"))?),
+        (None, Some(after)) => Some(seen("after", &after)?),
+        (None, None) => None,
+    };
+    Ok(Wanted { seen, only_past })
 }
 
 fn seen(field: &'static str, text: &str) -> Result<Seen> {

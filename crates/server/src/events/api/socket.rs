@@ -42,7 +42,8 @@ async fn serve<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail, mut socket:
     // It outlives the turns of the loop: what is being read is not read again because somebody said something.
     let mut next = Box::pin(next(tail));
     let mut said = 0;
-    loop {
+    let mut all_told = false;
+    while !all_told {
         let message = tokio::select! {
             ended = &mut end => {
                 let close = Message::Close(Some(close(ended)));
@@ -64,6 +65,7 @@ async fn serve<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail, mut socket:
             },
             (tail, heard) = &mut next => {
                 next.set(self::next(tail));
+                all_told = matches!(heard, Heard::End(_));
                 Message::Text(text(&heard).into())
             }
             _ = ping.tick() => {
@@ -75,6 +77,7 @@ async fn serve<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail, mut socket:
             return;
         }
     }
+    timeout(SEND_MAX, socket.send(Message::Close(None))).await.ok();
 }
 
 async fn next(mut tail: Tail) -> (Tail, Heard) {

@@ -9,7 +9,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 
 use super::super::{
     Heard, Tail,
@@ -20,15 +20,20 @@ use crate::{app::App, extract::may::May, problem::Problem};
 /// A comment is sent so often, or a proxy may take the stream for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// The stream as a response. It reads on only as fast as it is read.
-pub(super) fn response<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail) -> Response {
+/// The stream as a response. It reads on only as fast as it is read. With `place_is_news`, it begins with an id alone:
+/// whoever is cut off before the first event goes on from there, as browsers do by themselves.
+pub(super) fn response<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail, place_is_news: bool) -> Response {
     let end: Pin<Box<dyn Future<Output = End> + Send>> = Box::pin(reader.until_refused(app));
+    let place = place_is_news.then(|| Ok::<_, Infallible>(Event::default().id(tail.place().to_string())));
     let events = stream::unfold(Some((tail, end)), |state| async {
         let (mut tail, mut end) = state?;
         let ended = tokio::select! {
             biased;
             ended = &mut end => ended,
-            heard = tail.next() => return Some((Ok::<_, Infallible>(event(&heard)), Some((tail, end)))),
+            heard = tail.next() => {
+                let rest = if let Heard::End(_) = heard { None } else { Some((tail, end)) };
+                return Some((Ok::<_, Infallible>(event(&heard)), rest));
+            }
         };
         match ended {
             End::Stopping => None,
@@ -41,7 +46,7 @@ pub(super) fn response<A: May>(app: App, reader: Arc<Reader<A>>, tail: Tail) -> 
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
     // nginx would hold the events back.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))];
-    (unbuffered, Sse::new(events).keep_alive(keep_alive)).into_response()
+    (unbuffered, Sse::new(stream::iter(place).chain(events)).keep_alive(keep_alive)).into_response()
 }
 
 fn event(heard: &Heard) -> Event {

@@ -18,7 +18,7 @@ use crate::{
 /// A stream of events, named by their `type`, each with an `id` to go on after. The same path is a WebSocket for whoever
 /// asks for one (`Upgrade: websocket`): each text is `{"id", "event", "data"}`. An event `gap` says that something is
 /// missing before what follows: read anew what you need. An event `refused` is the last one: the right to read has
-/// ended.
+/// ended. Who says no place gets one first, as an `id` without an event.
 #[utoipa::path(
     get, path = "/api/v1/tenants/{tenant}/events", tag = "events", operation_id = "watch_tenant",
     params(
