@@ -180,7 +180,10 @@ fn install_line(has_uv: bool) -> &'static str {
     match (has_uv, cfg!(target_os = "macos")) {
         (true, _) => "uv python install 3.12",
         (false, true) => "brew install python@3.12",
-        (false, false) => "apt-get install -y python3 python3-venv   (Debian 13, Ubuntu 24.04 and newer)",
+        (false, false) => {
+            "apt-get install -y python3 python3-venv   (Debian 13, Ubuntu 24.04 and newer); on older ones install uv \
+             (https://docs.astral.sh/uv/), then: uv python install 3.12"
+        }
     }
 }
 
