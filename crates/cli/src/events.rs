@@ -46,6 +46,9 @@ pub enum Event {
         ready_ms: u64,
         /// Whether bots have a real model.
         model_configured: bool,
+        /// Whether a demonstration follows, which makes a tenant of its own.
+        #[serde(skip)]
+        demo: bool,
     },
     /// A step of the demonstration.
     DemoState {
@@ -128,7 +131,7 @@ impl Reporter {
                     None => writeln!(out, "    password  the one from ASTRFLEET_ADMIN_PASSWORD"),
                 }
             }
-            Event::Ready { url, data_dir, model_configured, .. } => {
+            Event::Ready { url, data_dir, model_configured, demo, .. } => {
                 writeln!(out, "\n  astrfleet is up at {url}   (the API reference is there too)")?;
                 writeln!(out, "  data folder {data_dir}")?;
                 if !model_configured {
@@ -137,10 +140,14 @@ impl Reporter {
                         "  no model is configured: bots answer from the built-in `demo`; set LLM_API_KEY for a real one"
                     )?;
                 }
-                writeln!(
-                    out,
-                    "\n  Next, in another terminal:\n    astrfleet tenant create acme --email you@example.com\n    astrfleet chat acme\n\n  Ctrl-C stops everything, bots included."
-                )
+                if !demo {
+                    // What is to be copied has to work: the demonstration makes this very tenant, and says what is next.
+                    writeln!(
+                        out,
+                        "\n  Next, in another terminal:\n    astrfleet tenant create acme --email you@example.com\n    astrfleet chat acme"
+                    )?;
+                }
+                writeln!(out, "\n  Ctrl-C stops everything, bots included.")
             }
             Event::DemoState { state } => writeln!(out, "  demo: {state}"),
             Event::DemoQuestion { question } => write!(out, "\n  you   {question}\n  bot   "),
@@ -213,5 +220,32 @@ impl Reporter {
         }
         bar.set_message(text);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Reporter};
+
+    fn said(demo: bool) -> String {
+        let reporter = Reporter { json: false, terminal: false, bar: std::sync::Mutex::default() };
+        let ready = Event::Ready {
+            url: "http://127.0.0.1:8000".to_owned(),
+            metrics_url: None,
+            data_dir: "/tmp/data".to_owned(),
+            ready_ms: 7,
+            model_configured: true,
+            demo,
+        };
+        let mut out = Vec::new();
+        reporter.say(&mut out, &ready).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_is_to_be_typed_next_works() {
+        assert!(said(false).contains("astrfleet tenant create acme"));
+        // The demonstration makes this very tenant: a second one of the name would be refused.
+        assert!(!said(true).contains("tenant create"));
     }
 }

@@ -1,19 +1,13 @@
-//! How a command finds the platform and proves who it is: by flags, the environment, a stored login, or, on the machine
+//! How a command finds the platform and proves who it is: by flags, the environment, a kept login, or, on the machine
 //! where `up` runs, by the local administrator's credential in the data folder.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use astrfleet_core::{ports::Clock, time::Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use crate::{
-    client::Client,
-    config::Environment,
-    host::{SystemClock, write_private},
-};
+use crate::{client::Client, config::Environment, host::write_private, kept_login::KeptLogin};
 
 /// The file in the data folder by which commands on this machine find a running platform.
 pub const LOCAL_FILE: &str = "local.json";
@@ -57,23 +51,13 @@ impl Local {
     }
 }
 
-/// A login that is kept between commands.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    url: String,
-    email: String,
-    access_token: String,
-    refresh_token: String,
-    expires_at: Timestamp,
-}
-
 /// Which platform, and as whom.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Target {
-    /// The platform's address [default: the one that runs here, or that of the stored login]
+    /// The platform's address [default: the one that runs here, or that of the kept login]
     #[arg(long, global = true, env = "ASTRFLEET_URL", value_name = "URL", help_heading = "Platform")]
     pub url: Option<String>,
-    /// Prove yourself with this API key or token instead of the stored login
+    /// Prove yourself with this API key or token instead of the kept login
     #[arg(
         long,
         global = true,
@@ -93,24 +77,25 @@ impl Target {
     ///
     /// # Errors
     /// Where there is nothing to prove it with: the text says how to log in.
-    pub async fn client(&self, environment: &Environment) -> Result<Client> {
+    pub fn client(&self, environment: &Environment) -> Result<Client> {
         if let Some(key) = &self.api_key {
             let url = self.url.clone().or_else(|| self.local(environment).map(|local| local.url));
             let url = url.context("--api-key needs --url (or ASTRFLEET_URL): which platform is it for?")?;
             return Client::new(&url, Some(key.clone().into()));
         }
-        let stored = Self::stored(environment);
         let wanted = |url: &str| self.url.as_deref().is_none_or(|wanted| wanted.trim_end_matches('/') == url);
         if let Some(local) = self.local(environment).filter(|local| wanted(&local.url)) {
             return Client::new(&local.url, Some(local.credential.into()));
         }
-        match stored.filter(|stored| wanted(&stored.url)) {
-            Some(stored) => Self::renewed(stored, environment).await,
+        match KeptLogin::find(environment).filter(|login| wanted(login.url())) {
+            Some(login) => login.client(),
             None => match &self.url {
-                Some(url) => bail!("you are not logged in at {url}: `astrfleet login --url {url}`"),
+                Some(url) => {
+                    bail!("you are not logged in at {url}: `astrfleet login --url {url} --email you@example.com`")
+                }
                 None => bail!(
                     "no platform runs here and you are not logged in anywhere: start one with `astrfleet up`, or \
-                     `astrfleet login --url https://…`"
+                     `astrfleet login --url https://… --email you@example.com`"
                 ),
             },
         }
@@ -125,7 +110,7 @@ impl Target {
             .url
             .clone()
             .or_else(|| self.local(environment).map(|local| local.url))
-            .or_else(|| Self::stored(environment).map(|stored| stored.url))
+            .or_else(|| KeptLogin::find(environment).map(|login| login.url().to_owned()))
             .context("no platform runs here: start one with `astrfleet up`, or name another with --url")?;
         Client::new(&url, None)
     }
@@ -133,68 +118,4 @@ impl Target {
     fn local(&self, environment: &Environment) -> Option<Local> {
         Local::read(self.data_dir.as_deref().unwrap_or(&environment.default_data_dir()))
     }
-
-    fn stored(environment: &Environment) -> Option<Stored> {
-        serde_json::from_str(&std::fs::read_to_string(login_file(environment)).ok()?).ok()
-    }
-
-    async fn renewed(stored: Stored, environment: &Environment) -> Result<Client> {
-        let soon = SystemClock.now().plus(std::time::Duration::from_secs(30));
-        if soon < stored.expires_at {
-            return Client::new(&stored.url, Some(stored.access_token.into()));
-        }
-        let anonymous = Client::new(&stored.url, None)?;
-        let answer = anonymous
-            .post("/api/v1/auth/refresh", &json!({"refresh_token": stored.refresh_token}))
-            .await
-            .with_context(|| format!("the login is over: `astrfleet login --url {}`", stored.url))?;
-        let token = keep(&stored.url, &stored.email, &answer, environment)?;
-        Client::new(&stored.url, Some(token))
-    }
-}
-
-/// Logs in and keeps the login for the commands that follow.
-///
-/// # Errors
-/// Where the platform refuses, or the login cannot be kept.
-pub async fn log_in(url: &str, email: &str, password: &SecretString, environment: &Environment) -> Result<()> {
-    let body = json!({"email": email, "password": password.expose_secret()});
-    let answer = Client::new(url, None)?.post("/api/v1/auth/login", &body).await?;
-    keep(url.trim_end_matches('/'), email, &answer, environment)?;
-    Ok(())
-}
-
-/// Ends the stored login, also on the platform. Returns where it was; `None` where there was none.
-///
-/// # Errors
-/// Where the file cannot be removed.
-pub async fn log_out(environment: &Environment) -> Result<Option<String>> {
-    let Some(stored) = Target::stored(environment) else { return Ok(None) };
-    let client = Client::new(&stored.url, Some(stored.access_token.into()))?;
-    // The file goes also where the platform does not answer.
-    client.post("/api/v1/auth/logout", &json!({"refresh_token": stored.refresh_token})).await.ok();
-    std::fs::remove_file(login_file(environment)).context("the stored login cannot be removed")?;
-    Ok(Some(stored.url))
-}
-
-fn keep(url: &str, email: &str, answer: &serde_json::Value, environment: &Environment) -> Result<SecretString> {
-    let text =
-        |name: &str| answer[name].as_str().map(str::to_owned).with_context(|| format!("the answer has no {name}"));
-    let lifetime = std::time::Duration::from_secs(answer["expires_in"].as_u64().unwrap_or(0));
-    let stored = Stored {
-        url: url.to_owned(),
-        email: email.to_owned(),
-        access_token: text("access_token")?,
-        refresh_token: text("refresh_token")?,
-        expires_at: SystemClock.now().plus(lifetime),
-    };
-    let path = login_file(environment);
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-    write_private(&path, &serde_json::to_string_pretty(&stored)?)?;
-    Ok(stored.access_token.into())
-}
-
-fn login_file(environment: &Environment) -> PathBuf {
-    let config = environment.get("XDG_CONFIG_HOME").map_or_else(|| environment.home().join(".config"), PathBuf::from);
-    config.join("astrfleet").join("login.json")
 }

@@ -1,13 +1,17 @@
 //! `astrfleet`: the platform, and the commands to use it.
 
+mod address;
 mod client;
 mod config;
 mod events;
 mod host;
+mod interrupt;
+mod kept_login;
 mod logging;
 mod login;
 mod ops;
 mod output;
+mod part_file;
 mod wire;
 
 use std::{collections::BTreeSet, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
@@ -58,7 +62,10 @@ enum Command {
     )]
     Serve(Serve),
     /// Look whether this machine has what it takes, and say how to mend what is missing
-    Doctor(Settings),
+    #[command(
+        after_help = "Examples:\n  astrfleet doctor\n  astrfleet doctor --config /etc/astrfleet.toml --roles gateway,auth"
+    )]
+    Doctor(Doctor),
     /// Make, list, show, change, suspend, resume and delete tenants
     Tenant {
         #[command(subcommand)]
@@ -79,6 +86,11 @@ enum Command {
         #[command(subcommand)]
         command: ops::instance::Command,
     },
+    /// Archives of everything that is stored of a tenant
+    Export {
+        #[command(subcommand)]
+        command: ops::export::Command,
+    },
     /// The IM platforms that a tenant's bot serves
     Channel {
         #[command(subcommand)]
@@ -88,6 +100,21 @@ enum Command {
     Session {
         #[command(subcommand)]
         command: ops::session::Command,
+    },
+    /// Files of a tenant's conversations
+    Attachment {
+        #[command(subcommand)]
+        command: ops::attachment::Command,
+    },
+    /// End users whom a tenant's bot does not hear
+    Blocklist {
+        #[command(subcommand)]
+        command: ops::blocklist::Command,
+    },
+    /// Those who write to a tenant's bot
+    EndUser {
+        #[command(subcommand)]
+        command: ops::end_user::Command,
     },
     /// Talk to a tenant's bot
     #[command(after_help = "Examples:\n  astrfleet chat acme\n  astrfleet chat acme -m 'What are your opening hours?'")]
@@ -106,12 +133,14 @@ enum Command {
     #[command(
         args_conflicts_with_subcommands = true,
         subcommand_negates_reqs = true,
-        after_help = "Examples:\n  astrfleet usage acme\n  astrfleet usage export acme --from 2026-11-01 --format csv > usage.csv"
+        after_help = "Examples:\n  astrfleet usage acme\n  astrfleet usage acme --from 2026-11-01 --to 2026-12-01\n  astrfleet usage export acme --from 2026-11-01 --format csv > usage.csv"
     )]
     Usage {
         /// Id or name
         #[arg(required = true)]
         tenant: Option<String>,
+        #[command(flatten)]
+        period: ops::account::Period,
         #[command(subcommand)]
         command: Option<ops::account::UsageCommand>,
     },
@@ -152,7 +181,14 @@ enum Command {
     /// Print every error code of the API, its status and what to do about it
     Errors,
     /// Ask a platform whether it is ready; exit code 0 if so. For containers
-    Healthcheck,
+    #[command(
+        after_help = "Examples:\n  astrfleet healthcheck\n  astrfleet healthcheck --config /etc/astrfleet.toml\n  astrfleet healthcheck --url https://bots.example.com"
+    )]
+    Healthcheck {
+        /// Ask the `serve` of this configuration (TOML), where it listens; without one, as the environment says
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  astrfleet completions bash > ~/.local/share/bash-completion/completions/astrfleet"
@@ -192,13 +228,28 @@ struct Up {
     admin_email: Option<String>,
 }
 
+/// What of a platform a process is.
+#[derive(clap::Args)]
+struct Roles {
+    /// Which roles: gateway, auth, tenant, session, message, llm, manager, or all
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "ROLE,…")]
+    roles: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct Doctor {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    roles: Roles,
+}
+
 #[derive(clap::Args)]
 struct Serve {
     #[command(flatten)]
     settings: Settings,
-    /// Which roles: gateway, auth, tenant, session, message, llm, manager, or all
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "ROLE,…")]
-    roles: Vec<String>,
+    #[command(flatten)]
+    roles: Roles,
     /// The first administrator's e-mail address, where there is none yet and `ASTRFLEET_ADMIN_PASSWORD` is set
     #[arg(long, env = "ASTRFLEET_ADMIN_EMAIL", value_name = "EMAIL")]
     admin_email: Option<String>,
@@ -221,9 +272,14 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let environment = Environment::of_this_process();
     let json = arguments.json;
+    // What runs a platform ends in an order of its own.
+    let is_platform = matches!(arguments.command, Command::Up(_) | Command::Serve(_));
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
-            let outcome = runtime.block_on(run(arguments, &environment));
+            let outcome = runtime.block_on(async {
+                let command = run(arguments, environment);
+                if is_platform { command.await } else { interrupt::unless_interrupted(command).await }
+            });
             // Whatever still blocks (a name being looked up) must not hold up the end.
             runtime.shutdown_background();
             match outcome {
@@ -235,8 +291,9 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+async fn run(arguments: Arguments, environment: Environment) -> Result<ExitCode> {
     let Arguments { target, json, command } = arguments;
+    let environment = &environment;
     let output = Output::new(json);
     match command {
         Command::Up(up) => {
@@ -260,7 +317,7 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
             let config = serve.settings.load(&target, environment)?;
             logging::init(&config.log)?;
             let start = ops::run::Start {
-                roles: roles(&serve.roles)?,
+                roles: serve.roles.chosen()?,
                 embedded: false,
                 demo: false,
                 admin_email: serve.admin_email,
@@ -268,41 +325,48 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
             };
             ops::run::run(&config, environment, start, Arc::new(Reporter::new(json))).await?;
         }
-        Command::Doctor(settings) => {
-            let config = settings.load(&target, environment)?;
-            return ops::doctor::run(&config, environment, json).await;
+        Command::Doctor(doctor) => {
+            let config = doctor.settings.load(&target, environment)?;
+            return ops::doctor::run(&config, environment, &doctor.roles.chosen()?, json).await;
         }
-        Command::Tenant { command } => ops::tenant::run(command, &target.client(environment).await?, output).await?,
+        Command::Tenant { command } => ops::tenant::run(command, &target.client(environment)?, output).await?,
         Command::User { command } => {
-            let client = target.client(environment).await?;
-            ops::user::run(command, &client, output, || ops::account::password("New password")).await?;
+            let client = target.client(environment)?;
+            ops::user::run(command, &client, output, async || ops::account::password("New password").await).await?;
         }
-        Command::Key { command } => ops::key::run(command, &target.client(environment).await?, output).await?,
+        Command::Key { command } => ops::key::run(command, &target.client(environment)?, output).await?,
         Command::Instance { command } => {
-            ops::instance::run(command, &target.client(environment).await?, output).await?;
+            ops::instance::run(command, &target.client(environment)?, output).await?;
         }
-        Command::Channel { command } => ops::channel::run(command, &target.client(environment).await?, output).await?,
-        Command::Session { command } => ops::session::run(command, &target.client(environment).await?, output).await?,
-        Command::Chat(chat) => ops::chat::run(chat, &target.client(environment).await?, output).await?,
-        Command::Events(events) => ops::events::run(events, &target.client(environment).await?, output).await?,
-        Command::Webhook { command } => ops::webhook::run(command, &target.client(environment).await?, output).await?,
-        Command::Usage { tenant, command } => {
-            let client = target.client(environment).await?;
+        Command::Export { command } => ops::export::run(command, &target.client(environment)?, output).await?,
+        Command::Channel { command } => ops::channel::run(command, &target.client(environment)?, output).await?,
+        Command::Session { command } => ops::session::run(command, &target.client(environment)?, output).await?,
+        Command::Attachment { command } => {
+            ops::attachment::run(command, &target.client(environment)?, output).await?;
+        }
+        Command::Blocklist { command } => ops::blocklist::run(command, &target.client(environment)?, output).await?,
+        Command::EndUser { command } => ops::end_user::run(command, &target.client(environment)?, output).await?,
+        Command::Chat(chat) => ops::chat::run(chat, &target.client(environment)?, output).await?,
+        Command::Events(events) => ops::events::run(events, &target.client(environment)?, output).await?,
+        Command::Webhook { command } => ops::webhook::run(command, &target.client(environment)?, output).await?,
+        Command::Usage { tenant, period, command } => {
+            let client = target.client(environment)?;
             match (command, tenant) {
-                (Some(command), _) => ops::account::export_usage(&client, command).await?,
-                (None, tenant) => ops::account::usage(&client, &tenant.unwrap_or_default(), output).await?,
+                (Some(command), _) => ops::account::export_usage(&client, command, output).await?,
+                (None, tenant) => ops::account::usage(&client, &tenant.unwrap_or_default(), &period, output).await?,
             }
         }
         Command::Audit { tenant, paging } => {
-            let client = target.client(environment).await?;
+            let client = target.client(environment)?;
             ops::account::audit(&client, tenant.as_deref(), &paging, output).await?;
         }
         Command::Login { email } => {
             let url = target.anonymous(environment)?.url().to_owned();
-            login::log_in(&url, &email, &ops::account::password("Password")?, environment).await?;
+            let password = ops::account::password("Password").await?;
+            kept_login::log_in(&url, &email, &password, environment).await?;
             output.done(&serde_json::json!({"url": url, "email": email}), &format!("Logged in at {url}."));
         }
-        Command::Logout => match login::log_out(environment).await? {
+        Command::Logout => match kept_login::log_out(environment).await? {
             Some(url) => output.done(&serde_json::json!({"url": url}), &format!("Logged out of {url}.")),
             None => output.done(&serde_json::json!({"url": null}), "There was no login."),
         },
@@ -315,35 +379,42 @@ async fn run(arguments: Arguments, environment: &Environment) -> Result<ExitCode
         Command::Config { command } => ops::config::run(&command, &target, environment, json)?,
         Command::Openapi => ops::openapi::run()?,
         Command::Errors => ops::errors::run(json),
-        Command::Healthcheck => ops::healthcheck::run(&target.anonymous(environment)?, json).await?,
+        Command::Healthcheck { config } => ops::healthcheck::run(&target, config, environment, output).await?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "astrfleet", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "astrfleet", &mut script);
+            let script = String::from_utf8(script)?;
+            if json {
+                output.done(&serde_json::json!({"shell": shell.to_string(), "script": script}), "");
+            } else {
+                output::text(&script);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn roles(names: &[String]) -> Result<BTreeSet<Role>> {
-    if names.iter().any(|name| name == "all") {
-        return Ok(Role::ALL.into());
-    }
-    names
-        .iter()
-        .map(|name| {
+impl Roles {
+    fn chosen(&self) -> Result<BTreeSet<Role>> {
+        if self.roles.iter().any(|name| name == "all") {
+            return Ok(Role::ALL.into());
+        }
+        let named = |name: &String| {
             serde_json::from_value(serde_json::Value::String(name.clone())).map_err(|_| {
                 anyhow::anyhow!("--roles {name}: use gateway, auth, tenant, session, message, llm, manager or all")
             })
-        })
-        .collect()
+        };
+        self.roles.iter().map(named).collect()
+    }
 }
 
 /// Tells why, on standard error, and where there is more to know.
 fn fail(error: &anyhow::Error, json: bool) -> ExitCode {
     let text = format!("{error:#}");
-    if json {
-        eprintln!("{}", serde_json::json!({"event": "error", "error": text}));
+    output::aside(&if json {
+        serde_json::json!({"event": "error", "error": text}).to_string()
     } else {
-        eprintln!("error: {text}");
-    }
+        format!("error: {text}")
+    });
     ExitCode::FAILURE
 }

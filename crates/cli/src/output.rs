@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use anyhow::{Context, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
@@ -34,14 +35,18 @@ impl Output {
     }
 
     /// A page of things: a row each.
-    pub fn page(self, value: &Value, columns: &[&str]) {
+    ///
+    /// # Errors
+    /// Where it is none: something that has other things in it must not look like nothing.
+    pub fn page(self, value: &Value, columns: &[&str]) -> Result<()> {
+        let items = value["items"].as_array().context("the answer has no items")?;
         if self.json {
-            return line(&format!("{value:#}"));
+            line(&format!("{value:#}"));
+            return Ok(());
         }
-        let empty = Vec::new();
-        let items = value["items"].as_array().unwrap_or(&empty);
         if items.is_empty() {
-            return line("none");
+            line("none");
+            return Ok(());
         }
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -53,6 +58,7 @@ impl Output {
         if let Some(cursor) = value["next_cursor"].as_str() {
             line(&format!("There are more: --cursor {cursor}"));
         }
+        Ok(())
     }
 
     /// A sentence for people; `value` for programs.
@@ -64,6 +70,17 @@ impl Output {
 /// Prints a line. A reader that has gone away (`| head`) is no failure.
 pub fn line(text: &str) {
     writeln!(std::io::stdout().lock(), "{text}").ok();
+}
+
+/// Prints text as it is, at once. A reader that has gone away is no failure here either.
+pub fn text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+/// Tells a person something beside what is printed.
+pub fn aside(text: &str) {
+    writeln!(std::io::stderr().lock(), "{text}").ok();
 }
 
 fn cell(value: &Value) -> String {

@@ -30,6 +30,7 @@ pub mod processes;
 pub mod receiver;
 pub mod redis;
 pub mod s3;
+pub mod shell;
 pub mod toxiproxy;
 pub mod way;
 pub mod watched;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{client::Client, output::Output};
+use crate::{address::at, client::Client, output::Output};
 
 const FIELDS: &[&str] = &["id", "type", "enabled", "connected", "status", "last_error", "webhook_path"];
 
@@ -53,12 +53,15 @@ pub enum Command {
 /// # Errors
 /// What the platform says.
 pub async fn run(command: Command, client: &Client, output: Output) -> Result<()> {
-    let path = |tenant: &str| format!("/api/v1/tenants/{tenant}/channels");
+    let path = |tenant: &str| at(["tenants", tenant, "channels"]);
+    let one = |tenant: &str, id: &str| at(["tenants", tenant, "channels", id]);
     match command {
-        Command::List { tenant } => output.page(&client.get(&path(&tenant)).await?, FIELDS),
+        Command::List { tenant } => output.page(&client.get(&path(&tenant)).await?, FIELDS)?,
         Command::Add { tenant, id, kind, settings } => {
             let text = if settings.as_os_str() == "-" {
-                std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")?
+                // Ctrl-C ends this, too.
+                let read = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await?;
+                read.context("standard input cannot be read")?
             } else {
                 std::fs::read_to_string(&settings).with_context(|| format!("{} cannot be read", settings.display()))?
             };
@@ -67,11 +70,11 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
             output.thing(&client.post(&path(&tenant), &body).await?, FIELDS);
         }
         Command::Test { tenant, id } => {
-            let outcome = client.post(&format!("{}/{id}/test", path(&tenant)), &json!({})).await?;
+            let outcome = client.post(&format!("{}/test", one(&tenant, &id)), &json!({})).await?;
             output.thing(&outcome, &["ok", "detail"]);
         }
         Command::Delete { tenant, id } => {
-            let answer = client.call(Method::DELETE, &format!("{}/{id}", path(&tenant)), None).await?;
+            let answer = client.call(Method::DELETE, &one(&tenant, &id), None).await?;
             output.done(&answer, &format!("The channel {id} is gone."));
         }
     }

@@ -1,12 +1,16 @@
 //! `chat`: talk to a tenant's bot, its answers streamed.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, Result, bail};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{client::Client, output::Output};
+use crate::{
+    address::at,
+    client::Client,
+    output::{Output, aside, line, text},
+};
 
 /// Whom to talk to.
 #[derive(clap::Args)]
@@ -29,53 +33,52 @@ pub struct Chat {
 /// # Errors
 /// What the platform says, and an answer that does not come.
 pub async fn run(chat: Chat, client: &Client, output: Output) -> Result<()> {
-    let sessions = format!("/api/v1/tenants/{}/sessions", chat.tenant);
+    let sessions = at(["tenants", &chat.tenant, "sessions"]);
     let session = if let Some(session) = chat.session {
         session
     } else {
         let opened = client.post(&sessions, &json!({"end_user": chat.end_user})).await?;
         opened["id"].as_str().context("the new session has no id")?.to_owned()
     };
-    let path = format!("{sessions}/{session}/messages");
+    let path = at(["tenants", &chat.tenant, "sessions", &session, "messages"]);
     if let Some(message) = chat.message {
         return ask(client, &path, &message, output).await;
     }
     let terminal = std::io::stdin().is_terminal() && !output.is_json();
     if terminal {
-        println!("Talking to {}'s bot in {session}. An empty line or Ctrl-D ends it.", chat.tenant);
+        line(&format!("Talking to {}'s bot in {session}. An empty line or Ctrl-D ends it.", chat.tenant));
     }
     loop {
         if terminal {
-            print!("\nyou  ");
-            std::io::stdout().flush()?;
+            text("\nyou  ");
         }
         // The runtime's own threads go on while this one waits for the person.
-        let line = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).map(|read| (read > 0).then_some(line))
+        let typed = tokio::task::spawn_blocking(|| {
+            let mut typed = String::new();
+            std::io::stdin().lock().read_line(&mut typed).map(|read| (read > 0).then_some(typed))
         })
         .await??;
-        match line.as_deref().map(str::trim) {
+        match typed.as_deref().map(str::trim) {
             None | Some("") => return Ok(()),
-            Some(text) => {
-                if let Err(error) = ask(client, &path, text, output).await {
+            Some(words) => {
+                if let Err(error) = ask(client, &path, words, output).await {
                     if !terminal {
                         return Err(error);
                     }
                     // One answer that did not come is no end of the conversation.
-                    eprintln!("error: {error:#}");
+                    aside(&format!("error: {error:#}"));
                 }
             }
         }
     }
 }
 
-async fn ask(client: &Client, path: &str, text: &str, output: Output) -> Result<()> {
-    let mut stream = client.stream(Method::POST, path, Some(&json!({"text": text}))).await?;
+async fn ask(client: &Client, path: &str, words: &str, output: Output) -> Result<()> {
+    let mut stream = client.stream(Method::POST, path, Some(&json!({"text": words}))).await?;
     let mut begun = false;
     while let Some(event) = stream.next().await? {
         if output.is_json() {
-            println!("{}", json!({"event": event.event, "id": event.id, "data": event.data}));
+            line(&json!({"event": event.event, "id": event.id, "data": event.data}).to_string());
         }
         let ended = show(&event.event, &event.data, output, &mut begun)?;
         if ended {
@@ -91,27 +94,26 @@ fn show(event: &str, data: &Value, output: Output, begun: &mut bool) -> Result<b
     match event {
         "delta" if !quiet => {
             if !*begun {
-                print!("bot  ");
+                text("bot  ");
                 *begun = true;
             }
-            let text = data["text"].as_str().unwrap_or_default();
+            let piece = data["text"].as_str().unwrap_or_default();
             // What a bot writes must not steer the terminal.
             let clean: String =
-                text.chars().filter(|character| !character.is_control() || *character == '\n').collect();
-            print!("{}", clean.replace('\n', "\n     "));
-            std::io::stdout().flush()?;
+                piece.chars().filter(|character| !character.is_control() || *character == '\n').collect();
+            text(&clean.replace('\n', "\n     "));
         }
-        "state" if !quiet && data["state"] == "waking" => eprintln!("     (the bot is starting)"),
+        "state" if !quiet && data["state"] == "waking" => aside("     (the bot is starting)"),
         "attachment" if !quiet => {
-            println!(
+            line(&format!(
                 "\n     (sent {}: {})",
                 data["name"].as_str().unwrap_or("a file"),
                 data["attachment_id"].as_str().unwrap_or("-")
-            );
+            ));
         }
         "done" => {
             if !quiet {
-                println!();
+                line("");
             }
             return Ok(true);
         }

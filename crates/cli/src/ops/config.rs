@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{
     config::{Config, DEFAULT, Environment, Overrides},
     login::Target,
+    output::{line, text},
 };
 
 /// What to do with it.
@@ -29,18 +30,19 @@ pub enum Command {
 /// Where the configuration cannot be used.
 pub fn run(command: &Command, target: &Target, environment: &Environment, json: bool) -> Result<()> {
     match command {
-        Command::Default if json => println!("{:#}", toml::from_str::<serde_json::Value>(DEFAULT)?),
-        Command::Default => print!("{DEFAULT}"),
+        Command::Default if json => line(&format!("{:#}", toml::from_str::<serde_json::Value>(DEFAULT)?)),
+        Command::Default => text(DEFAULT),
         Command::Check { config } => {
             let overrides =
                 Overrides { file: config.clone(), data_dir: target.data_dir.clone(), ..Overrides::default() };
             let config = Config::load(&overrides, environment)?;
+            let (folder, risks) = (config.data.dir.display(), config.risks(None));
             if json {
-                println!("{}", json!({"ok": true, "data_dir": config.data.dir, "warnings": config.risks(None)}));
+                line(&json!({"ok": true, "data_dir": config.data.dir, "warnings": risks}).to_string());
             } else {
-                println!("The configuration can be used. Data folder: {}", config.data.dir.display());
-                for risk in config.risks(None) {
-                    println!("warning: {risk}");
+                line(&format!("The configuration can be used. Data folder: {folder}"));
+                for risk in risks {
+                    line(&format!("warning: {risk}"));
                 }
             }
         }

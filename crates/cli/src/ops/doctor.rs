@@ -1,6 +1,7 @@
 //! `doctor`: whether this machine has what it takes, and how to mend what is missing.
 
 use std::{
+    collections::BTreeSet,
     net::TcpListener,
     process::ExitCode,
     time::{Duration, UNIX_EPOCH},
@@ -9,30 +10,40 @@ use std::{
 use anyhow::Result;
 use astrfleet_core::ports::Clock;
 use astrfleet_runtime::environment::{Check, Status, checks};
+use astrfleet_server::role::Role;
 use astrfleet_store::Db;
 
 use crate::{
     config::{Config, Environment},
     host::{DataFolder, SystemClock},
+    output::line,
     wire,
 };
 
-/// Looks at everything and prints what it saw. The exit code is 1 where something must be mended.
+/// What of a machine matters where no bots run.
+const WITHOUT_BOTS: [&str; 2] = ["clock", "open files"];
+
+/// Looks at everything that these roles need and prints what it saw. The exit code is 1 where something must be mended.
 ///
 /// # Errors
 /// Where the report cannot be written.
-pub async fn run(config: &Config, environment: &Environment, json: bool) -> Result<ExitCode> {
+pub async fn run(config: &Config, environment: &Environment, roles: &BTreeSet<Role>, json: bool) -> Result<ExitCode> {
     let since_1970 = Duration::from_micros(u64::try_from(SystemClock.now().micros()).unwrap_or(0));
     let options = wire::environment_options(config, environment);
     let mut all = checks(&options, UNIX_EPOCH + since_1970).await;
-    all.push(data_folder(config).await);
+    if !roles.contains(&Role::Manager) {
+        all.retain(|check| WITHOUT_BOTS.contains(&check.name));
+    }
+    all.extend(data_folder(config).await);
     all.extend(redis(config).await);
     all.extend(blobs(config).await);
     all.push(port(config));
-    all.push(model(config));
+    if roles.contains(&Role::Llm) {
+        all.push(model(config));
+    }
     all.extend(risks(config));
     if json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        line(&serde_json::to_string_pretty(&all)?);
     } else {
         for check in &all {
             let mark = match check.status {
@@ -40,9 +51,9 @@ pub async fn run(config: &Config, environment: &Environment, json: bool) -> Resu
                 Status::Warn => "warn",
                 Status::Fail => "FAIL",
             };
-            println!("{mark}  {:<28} {}", check.name, check.detail);
+            line(&format!("{mark}  {:<28} {}", check.name, check.detail));
             if let Some(remedy) = &check.remedy {
-                println!("      {:<28} -> {remedy}", "");
+                line(&format!("      {:<28} -> {remedy}", ""));
             }
         }
     }
@@ -50,38 +61,55 @@ pub async fn run(config: &Config, environment: &Environment, json: bool) -> Resu
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn data_folder(config: &Config) -> Check {
-    let name = "data folder";
+/// The folder, and the database: in it, or elsewhere, where it is looked at whatever there is of the folder.
+async fn data_folder(config: &Config) -> Vec<Check> {
     let folder = config.data.dir.display().to_string();
-    if !config.data.dir.exists() {
-        let detail = format!("{folder} will be made at the first start");
-        return Check { name, status: Status::Ok, detail, remedy: None };
+    let named = |status, detail, remedy: Option<&str>| Check {
+        name: "data folder",
+        status,
+        detail,
+        remedy: remedy.map(str::to_owned),
+    };
+    let (check, taken) = if config.data.dir.exists() {
+        match DataFolder::take(&config.data.dir) {
+            Ok(taken) => (named(Status::Ok, format!("{folder} is ours"), None), Some(taken)),
+            Err(error) => (named(Status::Warn, format!("{error:#}"), None), None),
+        }
+    } else {
+        (named(Status::Ok, format!("{folder} will be made at the first start"), None), None)
+    };
+    // SQLite's is in the folder: one that is not there, or that somebody else has open, is not looked at.
+    if taken.is_none() && config.database.host.is_empty() {
+        return vec![check];
     }
-    match DataFolder::take(&config.data.dir) {
-        Ok(data) => match opened(config, &data).await {
-            Ok(db) => {
-                let unheld = wire::unheld(&db).await;
-                db.close().await;
-                match unheld {
-                    Ok(None) => {
-                        let detail = format!("{folder}: the database opens");
-                        Check { name, status: Status::Ok, detail, remedy: None }
-                    }
-                    Ok(Some(detail)) => {
-                        let remedy = Some("see docs/operations/postgresql.md: one role owns, another one uses".into());
-                        Check { name, status: Status::Warn, detail, remedy }
-                    }
-                    Err(error) => Check { name, status: Status::Fail, detail: format!("{error:#}"), remedy: None },
-                }
-            }
-            Err(error) => Check {
-                name,
-                status: Status::Fail,
-                detail: format!("{error:#}"),
-                remedy: Some("restore it from a backup, or choose another folder with --data-dir".into()),
-            },
-        },
-        Err(error) => Check { name, status: Status::Warn, detail: format!("{error:#}"), remedy: None },
+    vec![check, database(config, taken.as_ref()).await]
+}
+
+async fn database(config: &Config, data: Option<&DataFolder>) -> Check {
+    let named = |status, detail, remedy: Option<&str>| Check {
+        name: "database",
+        status,
+        detail,
+        remedy: remedy.map(str::to_owned),
+    };
+    let (which, remedy) = if config.database.host.is_empty() {
+        ("SQLite in the data folder".to_owned(), "restore it from a backup, or choose another folder with --data-dir")
+    } else {
+        let which = format!("PostgreSQL at {}:{}", config.database.host, config.database.port);
+        (which, "start it, or see [database] in the configuration: host, port, name, user, password")
+    };
+    let db = match opened(config, data).await {
+        Ok(db) => db,
+        Err(error) => return named(Status::Fail, format!("{error:#}"), Some(remedy)),
+    };
+    let unheld = wire::unheld(&db).await;
+    db.close().await;
+    match unheld {
+        Ok(None) => named(Status::Ok, format!("{which} opens"), None),
+        Ok(Some(detail)) => {
+            named(Status::Warn, detail, Some("see docs/operations/postgresql.md: one role owns, another one uses"))
+        }
+        Err(error) => named(Status::Fail, format!("{error:#}"), Some(remedy)),
     }
 }
 
@@ -122,8 +150,8 @@ async fn blobs(config: &Config) -> Option<Check> {
 }
 
 /// As it is: looking must not migrate.
-async fn opened(config: &Config, data: &DataFolder) -> Result<Db> {
-    let db = wire::open_unmigrated(config, Some(data)).await?;
+async fn opened(config: &Config, data: Option<&DataFolder>) -> Result<Db> {
+    let db = wire::open_unmigrated(config, data).await?;
     db.migration_status().await?;
     Ok(db)
 }

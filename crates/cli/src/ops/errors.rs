@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use astrfleet_server::problem::CODES;
 use serde_json::{Value, json};
 
+use crate::output::{line, text};
+
 /// Prints them: a table in Markdown, or JSON.
 pub fn run(json: bool) {
     if json {
-        println!(
-            "{:#}",
-            Value::Array(CODES.iter().map(|(code, status, about)| described(code, *status, about)).collect())
-        );
+        let all = CODES.iter().map(|(code, status, about)| described(code, *status, about)).collect();
+        line(&format!("{:#}", Value::Array(all)));
     } else {
-        print!("{}", table());
+        text(&table());
     }
 }
 

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
+    address::{Query, at},
     client::{Client, Refused, SseEvent},
-    output::{Output, line},
+    output::{Output, aside, line},
 };
 
-/// Without `--follow`, nothing for so long is the end.
-const SILENCE: Duration = Duration::from_secs(1);
-/// The wait before a broken stream is opened again.
+/// The wait before a stream that broke is opened again: twice as long each time, up to the longest.
 const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Without `--follow`, so many streams in a row that bring nothing are enough.
+const TRIES_MAX: u32 = 5;
 
 /// Whose.
 #[derive(clap::Args)]
@@ -32,52 +34,93 @@ pub struct Events {
     follow: bool,
 }
 
+/// How a stream ended.
+enum End {
+    /// All was told.
+    Told,
+    /// It broke off, or was not there.
+    Broken(Break),
+}
+
+/// What is known of a stream that broke off.
+struct Break {
+    /// The platform took the question.
+    was_open: bool,
+    /// So many events came before.
+    told: usize,
+    error: anyhow::Error,
+}
+
 /// Prints them.
 ///
 /// # Errors
-/// What the platform says.
+/// What the platform says. A stream that breaks is opened again where it was, with `--follow` for ever.
 pub async fn run(events: Events, client: &Client, output: Output) -> Result<()> {
-    let Events { tenant, session, after, follow } = events;
-    let session = session.map_or_else(String::new, |session| format!("/sessions/{session}"));
-    let path = format!("/api/v1/tenants/{tenant}{session}/events");
-    let mut seen = after.or_else(|| (!follow).then(|| "0".to_owned()));
+    let path = match &events.session {
+        Some(session) => at(["tenants", &events.tenant, "sessions", session, "events"]),
+        None => at(["tenants", &events.tenant, "events"]),
+    };
+    let mut place = events.after.or_else(|| (!events.follow).then(|| "0".to_owned()));
+    let (mut was_open, mut failures) = (false, 0);
     loop {
-        let query = seen.as_ref().map_or_else(String::new, |seen| format!("?after={seen}"));
-        let mut stream = match client.stream(Method::GET, &format!("{path}{query}"), None).await {
-            Ok(stream) => stream,
-            Err(error) if follow && seen.is_some() && !error.is::<Refused>() => {
-                tokio::time::sleep(AGAIN).await;
+        let broken = match read(client, &path, events.follow, &mut place, output).await? {
+            End::Told => return Ok(()),
+            End::Broken(broken) => broken,
+        };
+        was_open |= broken.was_open;
+        failures = if broken.told > 0 { 1 } else { failures + 1 };
+        // Where nothing ever answered, the address is wrong rather than the platform away.
+        let is_hopeless = !was_open && Refused::status_of(&broken.error).is_none();
+        if is_hopeless || (!events.follow && failures >= TRIES_MAX) {
+            return Err(broken.error);
+        }
+        if failures == 1 {
+            aside(&format!("the stream broke off and is opened again where it was: {:#}", broken.error));
+        }
+        tokio::time::sleep((AGAIN * (1 << (failures - 1).min(5))).min(AGAIN_MAX)).await;
+    }
+}
+
+/// Prints what one stream brings, and notes how far that was.
+async fn read(client: &Client, path: &str, follow: bool, place: &mut Option<String>, output: Output) -> Result<End> {
+    let query = Query::default().and("after", place.as_deref()).and("follow", (!follow).then_some("false"));
+    let mut stream = match client.stream(Method::GET, &format!("{path}{query}"), None).await {
+        Ok(stream) => stream,
+        Err(error) if is_final(&error) => return Err(error),
+        Err(error) => return Ok(End::Broken(Break { was_open: false, told: 0, error })),
+    };
+    let mut told = 0;
+    loop {
+        let next = stream.next().await;
+        // Also where no event came: what happens until the next try is not missed.
+        if let Some(reached) = stream.place() {
+            *place = Some(reached.to_owned());
+        }
+        let error = match next {
+            Ok(Some(event)) if event.event == "end" => return Ok(End::Told),
+            Ok(Some(event)) if event.event == "refused" => {
+                let refused = event.data["detail"].as_str().unwrap_or("the right to read has ended").to_owned();
+                // Maybe the token's time was up alone: whether there is another one shows at the next try.
+                if event.data["status"] != 401 {
+                    bail!(refused);
+                }
+                anyhow!(refused)
+            }
+            Ok(Some(event)) => {
+                told += 1;
+                show(&event, output);
                 continue;
             }
-            Err(error) => return Err(error),
+            Ok(None) => anyhow!("the platform ended it"),
+            Err(error) => error,
         };
-        loop {
-            let next = if follow {
-                stream.next().await
-            } else {
-                match tokio::time::timeout(SILENCE, stream.next()).await {
-                    Ok(next) => next,
-                    Err(_) => return Ok(()),
-                }
-            };
-            match next {
-                Ok(Some(event)) if event.event == "refused" => {
-                    bail!("{}", event.data["detail"].as_str().unwrap_or("the right to read has ended"))
-                }
-                Ok(Some(event)) => {
-                    show(&event, output);
-                    if !event.id.is_empty() {
-                        seen = Some(event.id);
-                    }
-                }
-                // It goes on where it broke off.
-                Ok(None) | Err(_) if follow => break,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        tokio::time::sleep(AGAIN).await;
+        return Ok(End::Broken(Break { was_open: true, told, error }));
     }
+}
+
+/// Whether asking again would change nothing.
+fn is_final(error: &anyhow::Error) -> bool {
+    Refused::status_of(error).is_some_and(|status| (400..500).contains(&status) && ![408, 425, 429].contains(&status))
 }
 
 fn show(event: &SseEvent, output: Output) {

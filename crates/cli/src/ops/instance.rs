@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{client::Client, output::Output};
+use crate::{address::at, client::Client, output::Output};
 
 const FIELDS: &[&str] = &[
     "id",
@@ -80,7 +80,7 @@ pub enum Command {
 /// # Errors
 /// What the platform says.
 pub async fn run(command: Command, client: &Client, output: Output) -> Result<()> {
-    let below = |tenant: &str, rest: &str| format!("/api/v1/tenants/{tenant}/instance{rest}");
+    let below = |tenant: &str, rest: &str| format!("{}{rest}", at(["tenants", tenant, "instance"]));
     match command {
         Command::Show { tenant } => output.thing(&client.get(&below(&tenant, "")).await?, FIELDS),
         Command::Start { tenant } => act(client, output, &below(&tenant, "/start")).await?,

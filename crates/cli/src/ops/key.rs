@@ -5,7 +5,11 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::Paging;
-use crate::{client::Client, output::Output};
+use crate::{
+    address::at,
+    client::Client,
+    output::{Output, line},
+};
 
 const COLUMNS: &[&str] = &["id", "name", "prefix", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at"];
 
@@ -48,7 +52,7 @@ pub enum Command {
 /// # Errors
 /// What the platform says.
 pub async fn run(command: Command, client: &Client, output: Output) -> Result<()> {
-    let path = |tenant: &str| format!("/api/v1/tenants/{tenant}/api-keys");
+    let path = |tenant: &str| at(["tenants", tenant, "api-keys"]);
     match command {
         Command::Create { tenant, name, scopes, expires_at } => {
             let mut body = json!({"name": name, "scopes": scopes});
@@ -58,14 +62,14 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
             let key = client.post(&path(&tenant), &body).await?;
             output.thing(&key, &["id", "name", "scopes", "expires_at", "secret"]);
             if !output.is_json() {
-                println!("\nThe secret is shown this once.");
+                line("\nThe secret is shown this once.");
             }
         }
         Command::List { tenant, paging } => {
-            output.page(&client.get(&format!("{}{}", path(&tenant), paging.query())).await?, COLUMNS);
+            output.page(&client.get(&format!("{}{}", path(&tenant), paging.query())).await?, COLUMNS)?;
         }
         Command::Revoke { tenant, key } => {
-            let answer = client.call(Method::DELETE, &format!("{}/{key}", path(&tenant)), None).await?;
+            let answer = client.call(Method::DELETE, &at(["tenants", &tenant, "api-keys", &key]), None).await?;
             output.done(&answer, &format!("{key} is worth nothing any more"));
         }
     }

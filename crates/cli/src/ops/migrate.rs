@@ -114,7 +114,7 @@ async fn act(command: Command, db: &Db, output: Output) -> Result<()> {
                 .iter()
                 .map(|step| json!({"version": step.version, "name": step.name, "applied_at": step.applied_at}))
                 .collect();
-            output.page(&json!({"items": items}), &["version", "name", "applied_at"]);
+            output.page(&json!({"items": items}), &["version", "name", "applied_at"])?;
         }
         Command::Plan { to } => {
             let newest = db.migration_status().await?.iter().filter(|step| step.applied_at.is_some()).count();

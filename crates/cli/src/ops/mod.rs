@@ -1,11 +1,14 @@
 //! The commands, one a file. Those that use a platform do it over the public API alone.
 
 pub mod account;
+pub mod attachment;
+pub mod blocklist;
 pub mod channel;
 pub mod chat;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod end_user;
 pub mod errors;
 pub mod events;
 pub mod export;
@@ -20,6 +23,8 @@ pub mod tenant;
 pub mod user;
 pub mod webhook;
 
+use crate::address::Query;
+
 /// Which part of a list.
 #[derive(clap::Args)]
 pub struct Paging {
@@ -33,10 +38,8 @@ pub struct Paging {
 
 impl Paging {
     /// As the API takes it.
-    pub fn query(&self) -> String {
-        let limit = self.limit.map(|limit| format!("limit={limit}"));
-        let cursor = self.cursor.as_ref().map(|cursor| format!("cursor={cursor}"));
-        let parts: Vec<String> = limit.into_iter().chain(cursor).collect();
-        if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+    pub fn query(&self) -> Query {
+        let limit = self.limit.map(|limit| limit.to_string());
+        Query::default().and("limit", limit.as_deref()).and("cursor", self.cursor.as_deref())
     }
 }

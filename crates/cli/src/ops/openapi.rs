@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 
+use crate::output::line;
+
 /// Prints it.
 ///
 /// # Errors
 /// Where it cannot be written as JSON.
 pub fn run() -> Result<()> {
-    println!("{}", astrfleet_server::app::description().to_pretty_json()?);
+    line(&astrfleet_server::app::description().to_pretty_json()?);
     Ok(())
 }

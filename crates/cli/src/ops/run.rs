@@ -161,6 +161,7 @@ async fn bring_up(
         data_dir: config.data.dir.display().to_string(),
         ready_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         model_configured: config.has_model(),
+        demo: start.demo,
     });
     Ok(Running { app, serving, db, data, url })
 }

@@ -1,10 +1,10 @@
 //! `session`: conversations.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::Paging;
-use crate::{client::Client, output::Output};
+use crate::{address::at, client::Client, output::Output};
 
 const FIELDS: &[&str] = &["id", "end_user", "channel", "state", "close_reason", "created_at", "last_active_at"];
 
@@ -15,8 +15,18 @@ pub enum Command {
     List {
         /// Id or name
         tenant: String,
+        /// Of this end user alone
+        #[arg(long)]
+        end_user: Option<String>,
         #[command(flatten)]
         paging: Paging,
+    },
+    /// Show a conversation
+    Show {
+        /// Id or name
+        tenant: String,
+        /// The session's id
+        session: String,
     },
     /// Show what was said
     Messages {
@@ -44,12 +54,33 @@ pub enum Command {
         /// The session's id
         session: String,
     },
+    /// Reply as a person, through the bot: into a conversation of an IM channel that was taken over
+    #[command(
+        after_help = "Example:\n  astrfleet session take-over acme ses_…\n  astrfleet session say acme ses_… 'Your parcel is on its way.'"
+    )]
+    Say {
+        /// Id or name
+        tenant: String,
+        /// The session's id
+        session: String,
+        /// What is said
+        text: String,
+    },
     /// Let the bot answer again
     HandBack {
         /// Id or name
         tenant: String,
         /// The session's id
         session: String,
+    },
+    /// Stop an answer that is being given; what came of it is kept
+    Stop {
+        /// Id or name
+        tenant: String,
+        /// The session's id
+        session: String,
+        /// The id of the message that is being answered
+        message: String,
     },
     /// Close a conversation
     Close {
@@ -65,35 +96,68 @@ pub enum Command {
 /// # Errors
 /// What the platform says.
 pub async fn run(command: Command, client: &Client, output: Output) -> Result<()> {
-    let path = |tenant: &str| format!("/api/v1/tenants/{tenant}/sessions");
+    let all = |tenant: &str| at(["tenants", tenant, "sessions"]);
+    let one = |tenant: &str, session: &str| at(["tenants", tenant, "sessions", session]);
     match command {
-        Command::List { tenant, paging } => {
-            output.page(&client.get(&format!("{}{}", path(&tenant), paging.query())).await?, FIELDS);
+        Command::List { tenant, end_user, paging } => {
+            let query = paging.query().and("end_user", end_user.as_deref());
+            output.page(&client.get(&format!("{}{query}", all(&tenant))).await?, FIELDS)?;
         }
+        Command::Show { tenant, session } => output.thing(&client.get(&one(&tenant, &session)).await?, FIELDS),
         Command::Messages { tenant, session, paging } => {
-            let messages = client.get(&format!("{}/{session}/messages{}", path(&tenant), paging.query())).await?;
-            output.page(&messages, &["created_at", "author", "state", "text"]);
+            let messages = client.get(&format!("{}/messages{}", one(&tenant, &session), paging.query())).await?;
+            output.page(&messages, &["created_at", "id", "author", "state", "text"])?;
         }
         Command::Search { tenant, query, paging } => {
-            let query = query_value(&query);
-            let more = paging.query().replace('?', "&");
-            let mut found = client.get(&format!("/api/v1/tenants/{tenant}/messages?q={query}{more}")).await?;
+            let query = paging.query().with("q", &query);
+            let mut found = client.get(&format!("{}{query}", at(["tenants", &tenant, "messages"]))).await?;
             if !output.is_json() {
                 mark_hits(&mut found);
             }
-            output.page(&found, &["created_at", "author", "session_id", "excerpt"]);
+            output.page(&found, &["created_at", "author", "session_id", "excerpt"])?;
         }
         Command::TakeOver { tenant, session } => {
-            let path = format!("{}/{session}/take-over", path(&tenant));
+            let path = format!("{}/take-over", one(&tenant, &session));
             output.thing(&client.post(&path, &json!({})).await?, FIELDS);
+        }
+        Command::Say { tenant, session, text } => {
+            let session = client.get(&one(&tenant, &session)).await?;
+            say(&session, &tenant, &text, client, output).await?;
         }
         Command::HandBack { tenant, session } => {
-            let path = format!("{}/{session}/hand-back", path(&tenant));
+            let path = format!("{}/hand-back", one(&tenant, &session));
             output.thing(&client.post(&path, &json!({})).await?, FIELDS);
         }
-        Command::Close { tenant, session } => {
-            output.thing(&client.post(&format!("{}/{session}/close", path(&tenant)), &json!({})).await?, FIELDS);
+        Command::Stop { tenant, session, message } => {
+            let path = at(["tenants", &tenant, "sessions", &session, "messages", &message, "stop"]);
+            let answer = client.post(&path, &json!({})).await?;
+            output.done(&answer, &format!("The answer to {message} is stopped."));
         }
+        Command::Close { tenant, session } => {
+            output.thing(&client.post(&format!("{}/close", one(&tenant, &session)), &json!({})).await?, FIELDS);
+        }
+    }
+    Ok(())
+}
+
+/// Says it through the bot, and waits until that has sent it.
+async fn say(session: &Value, tenant: &str, text: &str, client: &Client, output: Output) -> Result<()> {
+    if session["umo"].is_null() {
+        bail!(
+            "this is a conversation of your own program over the API: what is posted there are the end user's words \
+             (`astrfleet chat --session`), and a person answers in that program"
+        );
+    }
+    let id = session["id"].as_str().context("the answer has no id")?;
+    let said = client.post(&at(["tenants", tenant, "sessions", id, "messages"]), &json!({"text": text})).await?;
+    let message = &said["message"];
+    if message["state"] == "failed" {
+        bail!("it was not sent: {}", message["failure"]["detail"].as_str().unwrap_or("no reason was given"));
+    }
+    if output.is_json() {
+        output.done(&said, "");
+    } else {
+        output.thing(message, &["id", "author", "state", "text", "created_at"]);
     }
     Ok(())
 }
@@ -112,24 +176,11 @@ fn mark_hits(page: &mut Value) {
     }
 }
 
-/// A text as it stands in the query of an address.
-fn query_value(text: &str) -> String {
-    text.bytes().fold(String::new(), |encoded, byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => encoded + char::from(byte).encode_utf8(&mut [0; 4]),
-        byte => format!("{encoded}%{byte:02X}"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::{mark_hits, query_value};
-
-    #[test]
-    fn what_is_looked_for_stays_one_value() {
-        assert_eq!(query_value("a&b=订"), "a%26b%3D%E8%AE%A2");
-    }
+    use super::mark_hits;
 
     #[test]
     fn a_hit_is_marked() {

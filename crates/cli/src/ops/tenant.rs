@@ -6,8 +6,13 @@ use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Paging, export};
-use crate::{client::Client, output::Output};
+use super::{Paging, end_user, export};
+use crate::{
+    address::at,
+    client::Client,
+    output::{Output, line},
+    part_file::PartFile,
+};
 
 const FIELDS: &[&str] = &["id", "name", "display_name", "email", "plan", "status", "created_at", "erase_at"];
 const COLUMNS: &[&str] = &["name", "id", "email", "plan", "status", "created_at"];
@@ -50,6 +55,9 @@ pub enum Command {
         /// Another plan
         #[arg(long)]
         plan: Option<String>,
+        /// Keep messages for so many days, at most as the plan says; 0: as the plan says
+        #[arg(long, value_name = "N")]
+        retention_days: Option<u32>,
     },
     /// Stop a tenant's bot and take nothing in for it; everything is kept
     Suspend {
@@ -66,14 +74,23 @@ pub enum Command {
         /// Id or name
         tenant: String,
     },
-    /// Fetch everything that is stored of a tenant, as one archive
+    /// Have everything that is stored of a tenant put into one archive, and fetch that
     #[command(after_help = "Example:\n  astrfleet tenant export acme -o acme.tar.zst")]
     Export {
         /// Id or name
         tenant: String,
         /// The file to write; it must not be there
-        #[arg(short, long)]
+        #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
+    },
+    /// Show the signed statement of what was erased with a tenant
+    #[command(after_help = "Example:\n  astrfleet tenant erasure ten_… -o acme.jws")]
+    Erasure {
+        /// The id: an erased tenant has no name any more
+        tenant_id: String,
+        /// Write the statement into this file, which must not be there
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// List a tenant's members
     Members {
@@ -94,24 +111,27 @@ pub enum Command {
 /// # Errors
 /// What the platform says.
 pub async fn run(command: Command, client: &Client, output: Output) -> Result<()> {
-    let path = |tenant: &str| format!("/api/v1/tenants/{tenant}");
+    let path = |tenant: &str| at(["tenants", tenant]);
     match command {
         Command::Create { name, email, display_name, plan } => {
             let body =
                 given([("name", Some(name)), ("email", Some(email)), ("display_name", display_name), ("plan", plan)]);
-            let tenant = client.post("/api/v1/tenants", &body).await?;
+            let tenant = client.post(&at(["tenants"]), &body).await?;
             output.thing(&tenant, FIELDS);
             if !output.is_json() {
                 let name = tenant["name"].as_str().context("the answer has no name")?;
-                println!("\nIts bot is starting. Talk to it:  astrfleet chat {name}");
+                line(&format!("\nIts bot is starting. Talk to it:  astrfleet chat {name}"));
             }
         }
         Command::List(paging) => {
-            output.page(&client.get(&format!("/api/v1/tenants{}", paging.query())).await?, COLUMNS);
+            output.page(&client.get(&format!("{}{}", at(["tenants"]), paging.query())).await?, COLUMNS)?;
         }
         Command::Show { tenant } => output.thing(&client.get(&path(&tenant)).await?, FIELDS),
-        Command::Change { tenant, email, display_name, plan } => {
-            let body = given([("email", email), ("display_name", display_name), ("plan", plan)]);
+        Command::Change { tenant, email, display_name, plan, retention_days } => {
+            let mut body = given([("email", email), ("display_name", display_name), ("plan", plan)]);
+            if let Some(days) = retention_days {
+                body["retention_days"] = days.into();
+            }
             output.thing(&client.call(Method::PATCH, &path(&tenant), Some(&body)).await?, FIELDS);
         }
         Command::Suspend { tenant } => {
@@ -124,12 +144,21 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
             output.thing(&client.call(Method::DELETE, &path(&tenant), None).await?, FIELDS);
         }
         Command::Export { tenant, output: file } => {
-            let export = export::fetch(client, &path(&tenant), &file).await?;
-            output.done(&export, &format!("{} has everything that is stored of {tenant}", file.display()));
+            export::make(client, &tenant, &file, output).await?;
+        }
+        Command::Erasure { tenant_id, output: file } => {
+            let target = file.as_deref().map(PartFile::begin).transpose()?;
+            let erasure = client.get(&format!("{}/erasure", path(&tenant_id))).await?;
+            if let Some(target) = target {
+                end_user::keep_statement(target, &erasure)?;
+            }
+            let statement = erasure["statement"].as_str().context("the answer has no statement")?;
+            let erased_at = erasure["entry"]["at"].as_str().unwrap_or("-");
+            output.done(&erasure, &format!("erased_at  {erased_at}\nstatement  {statement}"));
         }
         Command::Members { tenant, paging } => {
             let members = client.get(&format!("{}/members{}", path(&tenant), paging.query())).await?;
-            output.page(&members, &["email", "display_name", "role", "user_id", "created_at"]);
+            output.page(&members, &["email", "display_name", "role", "user_id", "created_at"])?;
         }
         Command::Limits { tenant } => {
             let limits = client.get(&format!("{}/limits", path(&tenant))).await?;
@@ -144,20 +173,27 @@ fn quotas(limits: &Value) -> String {
     let amounts = [
         ("messages today", "messages_today"),
         ("tokens this month", "tokens_this_month"),
+        ("of these, of its key", "tokens_this_month_of_key"),
         ("bytes stored", "storage_bytes"),
+        ("chats now", "chats_now"),
     ];
-    let lines = amounts.iter().map(|(name, field)| {
+    // A plan need not limit the key by itself.
+    let lines = amounts.iter().filter(|(_, field)| limits[field].is_object()).map(|(name, field)| {
         let quota = &limits[field];
+        // What a plan lets run over before it refuses.
+        let burst = match (quota["limit"].as_u64(), quota["hard_limit"].as_u64()) {
+            (Some(limit), Some(hard)) if hard > limit => format!(", {hard} at the most"),
+            _ => String::new(),
+        };
         let note = match (&quota["exhausted"], &quota["warning"]) {
             (Value::Bool(true), _) => "  used up",
             (_, Value::Bool(true)) => "  nearly used up",
             _ => "",
         };
-        format!("{name:<18} {:>14} of {}{note}", quota["used"], quota["limit"])
+        format!("{name:<20} {:>14} of {}{burst}{note}", quota["used"], quota["limit"])
     });
     let plan = limits["plan"].as_str().unwrap_or("-");
-    let concurrent = format!("{:<18} {:>14}", "chats at a time", limits["concurrent_chats"]);
-    [format!("{:<18} {plan:>14}", "plan")].into_iter().chain(lines).chain([concurrent]).collect::<Vec<_>>().join("\n")
+    [format!("{:<20} {plan:>14}", "plan")].into_iter().chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// A body of what was given.
@@ -165,4 +201,33 @@ pub fn given<const N: usize>(fields: [(&str, Option<String>); N]) -> Value {
     let map: Map<String, Value> =
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::String(value?)))).collect();
     Value::Object(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::quotas;
+
+    #[test]
+    fn limits_say_what_may_run_over_and_what_the_key_has() {
+        let quota = |used: u64, limit: u64, hard: u64| json!({"used": used, "limit": limit, "hard_limit": hard, "warning": used * 5 > limit * 4, "exhausted": used >= hard});
+        let limits = json!({
+            "plan": "pro", "messages_today": quota(90, 100, 120), "tokens_this_month": quota(0, 1_000, 1_000),
+            "tokens_this_month_of_key": quota(500, 500, 500), "storage_bytes": quota(0, 7, 7), "chats_now": quota(1, 4, 4),
+        });
+        let shown = quotas(&limits);
+        let lines: Vec<_> = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "plan pro",
+                "messages today 90 of 100, 120 at the most nearly used up",
+                "tokens this month 0 of 1000",
+                "of these, of its key 500 of 500 used up",
+                "bytes stored 0 of 7",
+                "chats now 1 of 4",
+            ]
+        );
+    }
 }

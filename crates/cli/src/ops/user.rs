@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::Paging;
-use crate::{client::Client, output::Output};
+use crate::{address::at, client::Client, output::Output};
 
 const COLUMNS: &[&str] = &["id", "email", "display_name", "platform_admin", "disabled", "created_at"];
 
@@ -57,28 +57,28 @@ pub async fn run(
     command: Command,
     client: &Client,
     output: Output,
-    password: impl FnOnce() -> Result<SecretString>,
+    password: impl AsyncFnOnce() -> Result<SecretString>,
 ) -> Result<()> {
     match command {
         Command::Create { email, display_name, platform_admin } => {
-            let password = password()?;
+            let password = password().await?;
             let mut body =
                 json!({"email": email, "password": password.expose_secret(), "platform_admin": platform_admin});
             if let Some(name) = display_name {
                 body["display_name"] = name.into();
             }
-            output.thing(&client.post("/api/v1/users", &body).await?, COLUMNS);
+            output.thing(&client.post(&at(["users"]), &body).await?, COLUMNS);
         }
         Command::List(paging) => {
-            output.page(&client.get(&format!("/api/v1/users{}", paging.query())).await?, COLUMNS);
+            output.page(&client.get(&format!("{}{}", at(["users"]), paging.query())).await?, COLUMNS)?;
         }
         Command::Grant { user, tenant, role } => {
-            let path = format!("/api/v1/tenants/{tenant}/members/{user}");
+            let path = at(["tenants", &tenant, "members", &user]);
             let member = client.call(Method::PUT, &path, Some(&json!({"role": role}))).await?;
             output.thing(&member, &["user_id", "email", "role"]);
         }
         Command::Revoke { user, tenant } => {
-            let path = format!("/api/v1/tenants/{tenant}/members/{user}");
+            let path = at(["tenants", &tenant, "members", &user]);
             let answer = client.call(Method::DELETE, &path, None).await?;
             output.done(&answer, &format!("{user} is no member of {tenant} any more"));
         }

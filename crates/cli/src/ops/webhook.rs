@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Paging;
 use crate::{
+    address::at,
     client::Client,
     output::{Output, line},
 };
@@ -25,6 +26,21 @@ const FIELDS: &[&str] = &[
 ];
 const DELIVERIES: &[&str] =
     &["id", "type", "event_id", "state", "attempts", "response_status", "error", "next_attempt_at", "updated_at"];
+const DELIVERY: &[&str] = &[
+    "id",
+    "type",
+    "event_id",
+    "session_id",
+    "replay_of",
+    "state",
+    "attempts",
+    "response_status",
+    "response_body",
+    "error",
+    "next_attempt_at",
+    "created_at",
+    "updated_at",
+];
 
 /// What to do.
 #[derive(clap::Subcommand)]
@@ -95,7 +111,7 @@ pub enum Command {
         /// The webhook's id
         webhook: String,
     },
-    /// Make another secret; for a day the one before it signs too
+    /// Make another secret; the one before it signs too for `webhooks.secret_overlap_s`
     RotateSecret {
         /// Id or name
         tenant: String,
@@ -115,6 +131,15 @@ pub enum Command {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Show a delivery, with what the receiver answered
+    Delivery {
+        /// Id or name
+        tenant: String,
+        /// The webhook's id
+        webhook: String,
+        /// The delivery's id
+        delivery: String,
+    },
     /// Do a delivery again
     Replay {
         /// Id or name
@@ -131,15 +156,17 @@ pub enum Command {
 /// # Errors
 /// What the platform says.
 pub async fn run(command: Command, client: &Client, output: Output) -> Result<()> {
-    let all = |tenant: &str| format!("/api/v1/tenants/{tenant}/webhooks");
-    let one = |tenant: &str, webhook: &str| format!("{}/{webhook}", all(tenant));
+    let all = |tenant: &str| at(["tenants", tenant, "webhooks"]);
+    let one = |tenant: &str, webhook: &str| at(["tenants", tenant, "webhooks", webhook]);
+    let delivery_of =
+        |tenant: &str, webhook: &str, id: &str| at(["tenants", tenant, "webhooks", webhook, "deliveries", id]);
     match command {
         Command::Create { tenant, to, events, description } => {
             let body = json!({"url": to, "events": events, "description": description});
             show_secret(&client.post(&all(&tenant), &body).await?, output);
         }
         Command::List { tenant, paging } => {
-            output.page(&client.get(&format!("{}{}", all(&tenant), paging.query())).await?, COLUMNS);
+            output.page(&client.get(&format!("{}{}", all(&tenant), paging.query())).await?, COLUMNS)?;
         }
         Command::Show { tenant, webhook } => output.thing(&client.get(&one(&tenant, &webhook)).await?, FIELDS),
         Command::Change { tenant, webhook, to, events, all_events, description, enable, disable } => {
@@ -171,14 +198,15 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
             show_secret(&client.post(&path, &json!({})).await?, output);
         }
         Command::Deliveries { tenant, webhook, state, paging } => {
-            let query = paging.query();
-            let filter = state
-                .map_or_else(String::new, |state| format!("{}state={state}", if query.is_empty() { "?" } else { "&" }));
-            let path = format!("{}/deliveries{query}{filter}", one(&tenant, &webhook));
-            output.page(&client.get(&path).await?, DELIVERIES);
+            let query = paging.query().and("state", state.as_deref());
+            let path = format!("{}/deliveries{query}", one(&tenant, &webhook));
+            output.page(&client.get(&path).await?, DELIVERIES)?;
+        }
+        Command::Delivery { tenant, webhook, delivery } => {
+            output.thing(&client.get(&delivery_of(&tenant, &webhook, &delivery)).await?, DELIVERY);
         }
         Command::Replay { tenant, webhook, delivery } => {
-            let path = format!("{}/deliveries/{delivery}/replay", one(&tenant, &webhook));
+            let path = format!("{}/replay", delivery_of(&tenant, &webhook, &delivery));
             output.thing(&client.post(&path, &json!({})).await?, DELIVERIES);
         }
     }
