@@ -5,20 +5,22 @@ use ::redis::{Cmd, Value, cmd};
 
 use super::key::{Answer, Asked, Rules};
 
-/// `ARGV`: microseconds in which a request comes back, requests of a full bucket, debt, back, want. The bucket keeps
-/// how many requests are missing in it, and since when that is so. A debt may take it below empty, a lease may not.
+/// `ARGV`: microseconds in which a request comes back, requests of a full bucket, debt, back, want, the most that can be
+/// missing. The bucket keeps how many requests are missing in it, and since when that is so. A debt may take it below
+/// empty, a lease may not. A debt whose answer was lost is told again: beyond what all replicas together can owe it is
+/// certainly told twice, and not believed.
 /// Answers how many are leased, and in how many microseconds the bucket is full.
 const SCRIPT: &str = "\
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, amount = tonumber(ARGV[1]), tonumber(ARGV[2])
-local debt, back, want = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local debt, back, want, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local kept = redis.call('HMGET', KEYS[1], 'used', 'at')
 local used = 0
 if kept[1] and kept[2] then
   used = math.max(0, tonumber(kept[1]) - math.max(0, now - tonumber(kept[2])) / interval)
 end
-used = math.max(0, used - back) + debt
+used = math.min(math.max(0, used - back) + debt, most)
 local granted = math.max(0, math.min(want, math.floor(amount - used)))
 used = used + granted
 local full_in = math.ceil(used * interval)
@@ -39,6 +41,7 @@ pub(super) fn command(key: &str, rules: Rules, asked: Asked) -> Cmd {
     #[expect(clippy::cast_precision_loss, reason = "a century in nanoseconds, for a script that counts in doubles")]
     let interval_us = rules.interval as f64 / 1_000.0;
     eval.arg(format!("{interval_us:.3}")).arg(rules.amount).arg(asked.debt).arg(asked.back).arg(asked.want);
+    eval.arg(rules.missing_max());
     eval
 }
 

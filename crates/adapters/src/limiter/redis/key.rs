@@ -38,6 +38,13 @@ impl Rules {
         self.interval.saturating_mul(i64::from(self.amount))
     }
 
+    /// The most requests that can be missing in the common bucket: all of it, and what the replicas together may allow
+    /// without having asked.
+    pub(super) fn missing_max(self) -> i64 {
+        let amount = i64::from(self.amount);
+        amount.saturating_add(amount.max(self.replicas))
+    }
+
     /// In what time one request of the share comes back.
     fn own_interval(self) -> i64 {
         self.interval.saturating_mul(self.replicas)

@@ -24,7 +24,9 @@
 //!
 //! Why debts end: a replica allows without asking only while it believes that something is there. Of the last charges
 //! of all replicas, at most one share each lies after the last moment at which somebody rightly believed that, so the
-//! bucket is never further below empty than all shares together. `tests` checks the bound in simulated time.
+//! bucket is never further below empty than all shares together. A debt whose answer was lost is told again, since nobody
+//! knows whether it was heard, so the bucket stops there: however often that happens, it is paid off in the same time.
+//! `tests` checks the bound, and that, in simulated time.
 
 mod bucket;
 mod key;

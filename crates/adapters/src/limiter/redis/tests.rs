@@ -26,18 +26,29 @@ impl Bucket {
         let interval = rules.interval as f64;
         let used = (self.used - (now - self.at).max(0) as f64 / interval).max(0.0);
         let used = (used - f64::from(asked.back)).max(0.0) + f64::from(asked.debt);
+        let used = used.min(rules.missing_max() as f64);
         let granted = f64::from(asked.want).min((f64::from(rules.amount) - used).floor()).max(0.0);
         (self.used, self.at) = (used + granted, now);
         Answer { granted: granted as u32, full_in: (self.used * interval).ceil() as i64 }
     }
 }
 
+/// What becomes of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    /// It never arrives.
+    Lost,
+    /// It arrives, and its answer does not.
+    AnswerLost,
+}
+
 struct Replica {
     key: Key,
     /// On its way to the bucket, and when it arrives.
     going: Option<(i64, Asked)>,
-    /// On its way back, and when it arrives.
-    coming: Option<(i64, Answer)>,
+    /// On its way back, and when it arrives, or is not waited for any more.
+    coming: Option<(i64, Option<Answer>)>,
 }
 
 struct World {
@@ -46,6 +57,7 @@ struct World {
     bucket: Bucket,
     replicas: Vec<Replica>,
     delays: VecDeque<i64>,
+    fates: VecDeque<Fate>,
     allowed: Vec<i64>,
 }
 
@@ -55,7 +67,18 @@ impl World {
         let now = 1_795_402_721_000_000_000;
         let new = |_| Replica { key: Key::new(rules, now), going: None, coming: None };
         let (replicas, allowed) = ((0..replicas).map(new).collect(), Vec::new());
-        Self { rules, now, bucket: Bucket::default(), replicas, delays: delays.into(), allowed }
+        let fates = [Fate::Answered].into();
+        Self { rules, now, bucket: Bucket::default(), replicas, delays: delays.into(), fates, allowed }
+    }
+
+    /// With questions and answers that are lost.
+    fn with_fates(self, fates: Vec<Fate>) -> Self {
+        Self { fates: fates.into(), ..self }
+    }
+
+    fn fate(&mut self) -> Fate {
+        self.fates.rotate_left(1);
+        self.fates[0]
     }
 
     fn delay(&mut self) -> i64 {
@@ -81,12 +104,19 @@ impl World {
         let Some((at, index)) = next.filter(|(at, _)| *at <= until) else { return false };
         self.now = self.now.max(at);
         if let Some((_, asked)) = self.replicas[index].going.take() {
-            let answer = self.bucket.serve(self.rules, asked, self.now);
+            let fate = self.fate();
+            let answer = (fate != Fate::Lost).then(|| self.bucket.serve(self.rules, asked, self.now));
+            let answer = answer.filter(|_| fate == Fate::Answered);
             self.replicas[index].coming = Some((self.now + self.delay(), answer));
-        } else if let Some((_, answer)) = self.replicas[index].coming.take()
-            && self.replicas[index].key.answered(answer, self.now)
-        {
-            self.ask(index);
+        } else if let Some((_, answer)) = self.replicas[index].coming.take() {
+            let (key, now) = (&mut self.replicas[index].key, self.now);
+            let owes = match answer {
+                Some(answer) => key.answered(answer, now),
+                None => key.unanswered(),
+            };
+            if owes {
+                self.ask(index);
+            }
         }
         true
     }
@@ -125,6 +155,10 @@ impl World {
     }
 }
 
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![6 => Just(Fate::Answered), 1 => Just(Fate::Lost), 1 => Just(Fate::AnswerLost)]
+}
+
 proptest! {
     #[test]
     fn no_window_holds_more_than_promised(
@@ -132,10 +166,11 @@ proptest! {
         per_ms in 100_u64..100_000,
         replicas in 1_u32..5,
         delays in proptest::collection::vec(0_i64..50_000_000, 1..20),
+        fates in proptest::collection::vec(fate(), 1..20),
         steps in proptest::collection::vec((0_usize..4, 0_i64..400, 1_u32..12), 1..120),
     ) {
         let limit = Limit { amount, per: Duration::from_millis(per_ms) };
-        let mut world = World::new(limit, replicas, delays);
+        let mut world = World::new(limit, replicas, delays).with_fates(fates);
         for (index, wait_ms, takes) in steps {
             world.wait(wait_ms * wait_ms * 10_000);
             for _ in 0..takes {
@@ -144,6 +179,30 @@ proptest! {
         }
         // A message there and back, and one more for what was allowed meanwhile.
         prop_assert!(world.excess(4 * 50_000_000) <= 0, "{} too many", world.excess(4 * 50_000_000));
+    }
+
+    /// However often a debt was told: once Redis answers, a replica waits for no more than what all together can owe.
+    #[test]
+    fn lost_answers_are_paid_off_in_the_time_of_one(
+        amount in 1_u32..40,
+        per_ms in 1_000_u64..100_000,
+        replicas in 1_u32..5,
+        delays in proptest::collection::vec(0_i64..50_000_000, 1..20),
+        fates in proptest::collection::vec(fate(), 1..20),
+        steps in proptest::collection::vec((0_usize..4, 0_i64..400), 1..200),
+    ) {
+        let limit = Limit { amount, per: Duration::from_millis(per_ms) };
+        let mut world = World::new(limit, replicas, delays).with_fates(fates);
+        for (index, wait_ms) in steps {
+            world.take(index % replicas as usize);
+            world.wait(wait_ms * 1_000_000);
+        }
+        let mut world = world.with_fates(vec![Fate::Answered]);
+        // What it owes is told once more, and the answer heard.
+        world.take(0);
+        world.wait(4 * 50_000_000);
+        world.wait(world.rules.interval * (world.rules.missing_max() + 1));
+        prop_assert!(matches!(world.take(0), Verdict::Allowed { .. }), "{} are missing", world.bucket.used);
     }
 
     /// Nobody is refused without need: one replica that is asked evenly at the rate that is allowed never refuses.
@@ -210,6 +269,23 @@ fn a_debt_is_paid() {
     assert!(retry_after > Duration::from_secs(40), "{retry_after:?}: closed until the debt is paid");
     world.wait(i64::try_from(retry_after.as_nanos()).unwrap());
     assert!(matches!(world.take(2), Verdict::Allowed { .. }), "what it says about waiting is true");
+}
+
+/// A Redis that does what it is asked and answers too late, for a while.
+#[test]
+fn a_debt_that_is_told_again_and_again_is_one_debt() {
+    let limit = Limit { amount: 30, per: Duration::from_mins(1) };
+    let mut world = World::new(limit, 3, vec![1_000_000]).with_fates(vec![Fate::AnswerLost]);
+    for _ in 0..500 {
+        world.take(0);
+        world.wait(500_000_000);
+    }
+    let mut world = world.with_fates(vec![Fate::Answered]);
+    world.take(0);
+    world.wait(10_000_000);
+    assert!(world.bucket.used <= 60.0, "{} are missing of 30", world.bucket.used);
+    world.wait(64_000_000_000);
+    assert!(matches!(world.take(0), Verdict::Allowed { .. }));
 }
 
 #[test]
