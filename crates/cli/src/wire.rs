@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use astrfleet_adapters::{
     blobs::{FolderBlobs, S3Blobs},
     bus::{MemoryBus, RedisBus},
+    cache::{MemoryCache, RedisCache},
     limiter::{MemoryLimiter, RedisLimiter},
     redis::Redis,
 };
-use astrfleet_core::ports::{Blobs, Bus, Clock, Limiter, Rng, Runtime, Store};
+use astrfleet_core::ports::{Blobs, Bus, Cache, Clock, Limiter, Rng, Runtime, Store};
 use astrfleet_runtime::{
     astrbot::{AstrBots, ClientLimits},
     elsewhere::Elsewhere,
@@ -123,7 +124,7 @@ pub async fn ports(
 ) -> Result<Ports> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let rng: Arc<dyn Rng> = Arc::new(SystemRng);
-    let (bus, limiter) = shared(config, &clock, &*rng)?;
+    let Shared { bus, limiter, cache } = shared(config, &clock, &*rng)?;
     let runtime: Arc<dyn Runtime> = match bots_here {
         Some((environment, report)) => processes(config, data, environment, report, &clock, &rng).await?,
         None => Arc::new(Elsewhere),
@@ -132,6 +133,7 @@ pub async fn ports(
         store: Arc::new(db),
         bus,
         limiter,
+        cache,
         blobs: blobs(config, data)?,
         runtime,
         bots: Arc::new(AstrBots::new(
@@ -183,15 +185,37 @@ pub fn bucket(config: &Config) -> Result<Option<S3Blobs>> {
     Ok(Some(S3Blobs::new(&settings)?))
 }
 
-/// What several processes share. It is not waited for: they start without Redis, too.
-fn shared(config: &Config, clock: &Arc<dyn Clock>, rng: &dyn Rng) -> Result<(Arc<dyn Bus>, Arc<dyn Limiter>)> {
+/// What several processes share where there is Redis.
+struct Shared {
+    bus: Arc<dyn Bus>,
+    limiter: Arc<dyn Limiter>,
+    cache: Arc<dyn Cache>,
+}
+
+/// It is not waited for: processes start without Redis, too.
+fn shared(config: &Config, clock: &Arc<dyn Clock>, rng: &dyn Rng) -> Result<Shared> {
     let clock = Arc::clone(clock);
+    let answers = config.answers_kept();
+    // One byte says what an answer is.
+    let answer_bytes_max = answers.answer_bytes_max().saturating_add(1);
+    let in_memory = || Arc::new(MemoryCache::new(answers.max_bytes, answer_bytes_max));
     let Some(redis) = redis(config)? else {
-        return Ok((Arc::new(MemoryBus::new(BUS_CAPACITY)), Arc::new(MemoryLimiter::new(clock, LIMITER_KEYS))));
+        return Ok(Shared {
+            bus: Arc::new(MemoryBus::new(BUS_CAPACITY)),
+            limiter: Arc::new(MemoryLimiter::new(clock, LIMITER_KEYS)),
+            cache: in_memory(),
+        });
     };
-    let bus = RedisBus::new(redis.clone(), rng, BUS_CAPACITY);
-    let limiter = RedisLimiter::new(redis, clock, config.redis.replicas, LIMITER_KEYS);
-    Ok((Arc::new(bus), Arc::new(limiter)))
+    // A connection is made only where something will be kept.
+    let cache: Arc<dyn Cache> = match answers.max_bytes {
+        0 => in_memory(),
+        _ => Arc::new(RedisCache::new(redis.clone(), answer_bytes_max)),
+    };
+    Ok(Shared {
+        bus: Arc::new(RedisBus::new(redis.clone(), rng, BUS_CAPACITY)),
+        limiter: Arc::new(RedisLimiter::new(redis, clock, config.redis.replicas, LIMITER_KEYS)),
+        cache,
+    })
 }
 
 fn blobs(config: &Config, data: &DataFolder) -> Result<Arc<dyn Blobs>> {

@@ -59,6 +59,13 @@ impl Plan {
         (self.tokens_per_month_of_key > 0).then(|| Amount::plain(self.tokens_per_month_of_key))
     }
 
+    /// Chats that are answered at the same moment, where a process answers at most `most` of one bot. The queue is what
+    /// there is beyond them: a burst would be another number.
+    #[must_use]
+    pub fn chats(&self, most: u32) -> Amount {
+        Amount::plain(u64::from(self.concurrent_chats.min(most)))
+    }
+
     /// Bytes of attachments.
     #[must_use]
     pub fn storage(&self) -> Amount {

@@ -41,6 +41,11 @@ impl Clock for WallClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap())
     }
+
+    fn elapsed(&self) -> Duration {
+        static BEGAN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        BEGAN.elapsed()
+    }
 }
 
 struct World {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Deref, sync::Arc};
 use astrfleet_core::{
     Result,
     id::Ids,
-    ports::{Blobs, Bots, Bus, BusStream, Clock, Limiter, Rng, Runtime, Store, System},
+    ports::{Blobs, Bots, Bus, BusStream, Cache, Clock, Limiter, Rng, Runtime, Store, System},
     time::Timestamp,
 };
 use futures_util::StreamExt;
@@ -35,6 +35,7 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     pub bus: Arc<dyn Bus>,
     pub limiter: Arc<dyn Limiter>,
+    pub cache: Arc<dyn Cache>,
     pub blobs: Arc<dyn Blobs>,
     pub runtime: Arc<dyn Runtime>,
     pub bots: Arc<dyn Bots>,

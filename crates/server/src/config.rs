@@ -282,7 +282,7 @@ pub struct LlmConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlmCacheConfig {
-    /// Memory for answers; 0: none are kept.
+    /// Memory for answers in each process, where Redis does not keep them; 0: none are kept anywhere.
     pub max_bytes: u64,
     /// The largest answer that is kept.
     pub max_answer_bytes: u64,
@@ -290,6 +290,14 @@ pub struct LlmCacheConfig {
     pub ttl_s: u64,
     /// Which are kept.
     pub answers: CachedAnswers,
+}
+
+impl LlmCacheConfig {
+    /// The largest answer that is kept, in bytes.
+    #[must_use]
+    pub fn answer_bytes_max(&self) -> usize {
+        usize::try_from(self.max_answer_bytes).unwrap_or(usize::MAX)
+    }
 }
 
 /// Which answers of models are given again.

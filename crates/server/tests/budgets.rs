@@ -364,6 +364,32 @@ async fn an_answer_is_given_again_to_the_same_tenant_alone() {
     assert!(metrics.contains("llm_cache_requests_total{result=\"hit\"} 2"), "{metrics}");
 }
 
+/// They take no tokens, and still no more of them come than the ledger can hold.
+#[tokio::test]
+async fn answers_that_are_given_again_are_as_many_as_calls_may_be() {
+    let world = World::configured(|config| {
+        config.llm.cache.max_bytes = 1 << 20;
+        config.llm.cache.answers = CachedAnswers::All;
+        config.llm.concurrent_calls = 3;
+    })
+    .await;
+    let given = async || world.ask(chat("hello")).await;
+    let kept = async { while given().await.expect(200).header("x-astrfleet-cache") != "hit" {} };
+    tokio::time::timeout(PATIENCE, kept).await.expect("it is kept");
+    let answers = futures_util::future::join_all((0..200).map(|_| given())).await;
+    let refused = answers.iter().filter(|answer| answer.status == 429).count();
+    assert!(refused > 0, "so many lines are written at once");
+    let hits = answers.iter().filter(|answer| answer.header("x-astrfleet-cache") == "hit").count();
+    assert_eq!(hits + refused, 200);
+    assert!(hits >= 3);
+    let again = async {
+        while given().await.status == 429 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("what is written is out of the way");
+}
+
 #[tokio::test]
 async fn only_whole_answers_are_given_again() {
     let world = World::configured(|config| {

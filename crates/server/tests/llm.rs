@@ -16,10 +16,10 @@ use astrfleet_core::{
     time::Timestamp,
     usage::{Outcome, UsageRecord},
 };
-use astrfleet_server::config::{ServerConfig, UpstreamConfig};
+use astrfleet_server::config::{CachedAnswers, ServerConfig, UpstreamConfig};
 use astrfleet_testkit::{
     app::{Answer, Caller, TestApp},
-    fake_provider::{Behaviour, FakeProvider},
+    fake_provider::{Behaviour, FakeProvider, HeadersOnly},
 };
 use axum::{
     body::{Body, BodyDataStream},
@@ -242,6 +242,149 @@ async fn silence_is_not_waited_for_without_end() {
     assert!(seen.contains("\"code\":\"model_failed\""), "{seen}");
 }
 
+/// Each of them was given the whole prompt, and has to be paid for it.
+#[tokio::test]
+async fn a_call_that_nobody_answers_in_time_costs_its_prompt_at_each_provider() {
+    let (first, second) = (FakeProvider::start(), FakeProvider::start());
+    let short = |name, provider| UpstreamConfig { timeout_s: 1, ..upstream(name, provider) };
+    let world = World::before(vec![short("first", &first), short("second", &second)]).await;
+    // Silent before the headers, after them, and in the middle of a stream's first event.
+    world.ask("#stall=0").await.expect(504);
+    world.ask("#stall=1").await.expect(504);
+    assert_eq!(world.stream("#headers=silence").await.status(), 504);
+    let lines = world.ledger(6).await;
+    for (line, name) in lines.iter().zip(["first", "second"].into_iter().cycle()) {
+        assert_eq!((line.upstream.as_str(), line.outcome, line.estimated), (name, Outcome::Failed, true));
+        assert!(line.tokens.prompt_tokens > 10, "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_or_is_too_long_costs_what_was_given_and_read() {
+    let (first, second) = (FakeProvider::start(), FakeProvider::start());
+    let world = World::configured(|config| {
+        config.llm.upstreams = vec![upstream("first", &first), upstream("second", &second)];
+        config.llm.max_answer_bytes = 2_000;
+    })
+    .await;
+    for (directive, lines_before, asked) in [("#die", 0, 2), ("#malformed", 2, 2), ("#huge=100000", 4, 1)] {
+        world.ask(&format!("{directive} one two three")).await.expect(502);
+        let lines = world.ledger(lines_before + asked).await;
+        for (line, name) in lines[lines_before..].iter().zip(["first", "second"]) {
+            assert_eq!((line.upstream.as_str(), line.outcome, line.estimated), (name, Outcome::Failed, true));
+            assert!(line.tokens.prompt_tokens > 10, "{line:?}");
+            assert!(directive != "#malformed" || line.tokens.completion_tokens > 10, "{line:?}");
+        }
+    }
+    assert_eq!(second.counts().requests, 2, "an answer that is too long here is too long there");
+    // What was refused, or never arrived, costs nothing.
+    world.ask("#error=500").await.expect(502);
+    assert_eq!(world.ledger(6).await.pop().unwrap().tokens.total(), 0);
+}
+
+#[tokio::test]
+async fn what_nobody_answered_counts_against_the_plan() {
+    let provider = FakeProvider::start();
+    let world = World::configured(|config| {
+        config.llm.upstreams = vec![UpstreamConfig { timeout_s: 1, ..upstream("first", &provider) }];
+        for plan in config.plans.values_mut() {
+            plan.tokens_per_month = 10;
+        }
+    })
+    .await;
+    world.ask("#stall=0").await.expect(504);
+    world.ledger(1).await;
+    world.ask("hello").await.expect(402);
+}
+
+/// So far the bot was told nothing, and need not know.
+#[tokio::test]
+async fn the_next_provider_is_asked_where_a_stream_ends_before_its_first_event() {
+    let (first, second) = (FakeProvider::start(), FakeProvider::start());
+    let short = UpstreamConfig { timeout_s: 1, ..upstream("first", &first) };
+    let world = World::before(vec![short, upstream("second", &second)]).await;
+    let mut lines = 0;
+    for (instead, costs) in [
+        (HeadersOnly::Silence, true),
+        (HeadersOnly::Death, true),
+        (HeadersOnly::End, true),
+        (HeadersOnly::Error, false),
+    ] {
+        world.app.advance(Duration::from_secs(200));
+        first.next(Behaviour { headers_only: Some(instead), ..Behaviour::default() });
+        let seen = whole(world.stream("hello").await).await;
+        assert_eq!(text_of(&seen), "echo: hello", "{instead:?}");
+        assert!(!seen.contains("error") && seen.ends_with("data: [DONE]\n\n"), "{seen}");
+        lines += 1 + usize::from(costs);
+        let ledger = world.ledger(lines).await;
+        assert_eq!(ledger[lines - 1].upstream, "second");
+        if costs {
+            let line = &ledger[lines - 2];
+            assert_eq!((line.upstream.as_str(), line.outcome), ("first", Outcome::Failed), "{instead:?}");
+            assert!(line.tokens.prompt_tokens > 10);
+        }
+    }
+    assert_eq!(world.failure().await, None);
+}
+
+#[tokio::test]
+async fn a_provider_whose_streams_break_off_is_left_out_for_a_while() {
+    let (first, second) = (FakeProvider::start(), FakeProvider::start());
+    let world = World::before(vec![upstream("first", &first), upstream("second", &second)]).await;
+    first.always(Behaviour { die_after: Some(1), ..Behaviour::default() });
+    for _ in 0..3 {
+        assert!(whole(world.stream("one two three").await).await.contains("broke off"));
+    }
+    assert_eq!(text_of(&whole(world.stream("hello").await).await), "echo: hello");
+    assert_eq!((first.counts().requests, second.counts().requests), (3, 1));
+    // It is tried again, by one call; one that is left in the middle says that it works.
+    first.always(Behaviour::default());
+    world.app.advance(Duration::from_secs(11));
+    assert_eq!(text_of(&whole(world.stream("hello").await).await), "echo: hello");
+    world.ask("hello").await.expect(200);
+    assert_eq!((first.counts().requests, second.counts().requests), (5, 1));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_an_error_is_a_failure() {
+    let (first, second) = (FakeProvider::start(), FakeProvider::start());
+    let world = World::configured(|config| {
+        config.llm.upstreams = vec![upstream("first", &first), upstream("second", &second)];
+        config.llm.cache.max_bytes = 1 << 20;
+        config.llm.cache.answers = CachedAnswers::All;
+    })
+    .await;
+    let failing = Behaviour { headers_only: Some(HeadersOnly::Error), ..Behaviour::default() };
+    first.always(failing.clone());
+    for number in 0..4 {
+        let answer = world.ask(&format!("hello {number}")).await.expect(200);
+        assert_eq!(answer.json["choices"][0]["message"]["content"], format!("echo: hello {number}"));
+    }
+    assert_eq!(first.counts().requests, 3, "then it is left out");
+    second.always(failing);
+    for _ in 0..2 {
+        world.ask("hello again").await.expect(502);
+    }
+    assert_eq!(second.counts().requests, 6, "and not kept");
+}
+
+/// A clock that is set back shuts nobody out.
+#[tokio::test]
+async fn a_provider_is_tried_again_whatever_the_clock_is_set_to() {
+    let (first, second) = (FakeProvider::start(), FakeProvider::start());
+    let world = World::before(vec![upstream("first", &first), upstream("second", &second)]).await;
+    first.always(Behaviour::error(500));
+    for _ in 0..3 {
+        world.ask("hello").await.expect(200);
+    }
+    first.always(Behaviour::default());
+    let now = world.app.app.clock.now();
+    world.app.clock.set(now.minus(Duration::from_hours(1)));
+    world.app.advance(Duration::from_secs(11));
+    world.ask("hello").await.expect(200);
+    assert_eq!((first.counts().requests, second.counts().requests), (4, 3));
+}
+
 #[tokio::test]
 async fn the_next_provider_is_asked_before_the_first_byte() {
     let (first, second) = (FakeProvider::start(), FakeProvider::start());
@@ -378,6 +521,25 @@ async fn what_cannot_be_read_is_refused_in_openais_shape() {
         assert!(refused.json["error"]["message"].is_string(), "{}", refused.text);
         assert!(refused.json["error"]["code"].is_string(), "{}", refused.text);
     }
+}
+
+/// A line that one database cannot hold would stop the ledger of everybody.
+#[tokio::test]
+async fn a_model_with_control_characters_is_refused_and_stops_nobodys_ledger() {
+    let provider = FakeProvider::start();
+    let world = World::before(vec![upstream("first", &provider)]).await;
+    for name in ["a\0b", "\n", "m\u{7f}"] {
+        let mut body = chat("hello", false);
+        body["model"] = name.into();
+        let refused = world.app.post(&world.bot, CHAT, body).await.expect(400);
+        assert!(refused.json["error"]["message"].as_str().unwrap().contains("model"), "{}", refused.text);
+        assert!(refused.json["error"]["code"].is_string(), "{}", refused.text);
+    }
+    assert_eq!(provider.counts().requests, 0);
+    let others = world.app.tenant("globex").await;
+    let bot = World::key_of(&world.app, &others).await;
+    world.app.post(&bot, CHAT, chat("hello", false)).await.expect(200);
+    World { tenant: others, ..world }.ledger(1).await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::{
 
 use astrfleet_core::{
     Error, Result,
+    audit::NewEntry,
     budget::{Account, Ask, Granted, Held, Settled, decide},
     id::{InstanceId, MessageId, TenantId},
     ports::{BudgetHolder, Budgets},
@@ -20,10 +21,11 @@ use astrfleet_core::{
 use async_trait::async_trait;
 
 use crate::{
+    audit::{append_entry, stored_entry},
     db::Db,
     rows::MAX_ROWS,
     scope::Scope,
-    statement::{affected, read, run, statements, transaction},
+    statement::{read, run, statements, transaction},
     usage::{self, append},
     values::{read_number, token_count, word},
 };
@@ -256,21 +258,23 @@ impl Budgets for BudgetRows {
         read_number("messages.count", chats)
     }
 
-    async fn notice(&self, quota: &str, period: Timestamp, level: Level, now: Timestamp) -> Result<bool> {
-        let level = word(&level)?;
-        let told = affected!(
-            &self.db,
-            Scope::Tenant(&self.tenant),
-            NOTICE,
-            sqlx::query(NOTICE.sql)
-                .bind(self.tenant.as_str())
+    async fn notice(&self, quota: &str, period: Timestamp, level: Level, entry: &NewEntry) -> Result<bool> {
+        let (tenant, level) = (&self.tenant, word(&level)?);
+        let entry = stored_entry(Some(tenant), entry);
+        transaction!(&self.db, Scope::Tenant(tenant), connection => {
+            let notice = sqlx::query(NOTICE.sql)
+                .bind(tenant.as_str())
                 .bind(quota)
                 .bind(period.micros())
                 .bind(&level)
-                .bind(now.micros())
-        )
-        .map_err(|failed| failed.or_missing("tenant"))?;
-        Ok(told > 0)
+                .bind(entry.at.micros());
+            let told = run(&NOTICE, notice.execute(&mut *connection)).await;
+            let is_new = told.map_err(|failed| failed.or_missing("tenant"))?.rows_affected() > 0;
+            if is_new {
+                append_entry!(connection, tenant.as_str(), entry.clone());
+            }
+            Ok(is_new)
+        })
     }
 }
 

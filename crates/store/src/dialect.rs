@@ -35,11 +35,14 @@ pub(crate) fn is_disk_full(error: &dyn DatabaseError) -> bool {
 
 /// Whether a row is to blame: a key, a rule or a value of it.
 pub(crate) fn is_about_a_row(error: &dyn DatabaseError) -> bool {
-    // PostgreSQL's class 22 is about values: a text that it cannot hold, a number out of range.
     // 42501 is what row-level security says of a row.
-    error.kind() != ErrorKind::Other
-        || is_forbidden(error)
-        || error.code().is_some_and(|code| code.len() == 5 && code.starts_with("22"))
+    error.kind() != ErrorKind::Other || is_forbidden(error) || is_about_a_value(error)
+}
+
+/// Whether a value is one that the database cannot hold: a text with U+0000, a number out of range.
+pub(crate) fn is_about_a_value(error: &dyn DatabaseError) -> bool {
+    // PostgreSQL's class 22, `data_exception`.
+    error.code().is_some_and(|code| code.len() == 5 && code.starts_with("22"))
 }
 
 /// Whether the server ended the connection, or became one that must not write.

@@ -106,6 +106,8 @@ impl From<Failed> for Error {
             E::Database(error) if dialect::is_disk_full(error.as_ref()) => Self::unavailable(DISK_FULL, failed),
             // A row of another tenant, or no right to the table: neither is the caller's doing.
             E::Database(error) if dialect::is_forbidden(error.as_ref()) => Self::internal(failed),
+            // It will not hold it the next time either.
+            E::Database(error) if dialect::is_about_a_value(error.as_ref()) => Self::internal(failed),
             E::Database(error) if matches!(error.kind(), ErrorKind::CheckViolation | ErrorKind::NotNullViolation) => {
                 Self::internal(failed)
             }

@@ -36,8 +36,9 @@ statements! {
     APPEND = "usage.append", concat!("INSERT INTO usage_records (", columns!(), ")");
     LIST = "usage.list", concat!("SELECT ", columns!(), " FROM usage_records
         WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+    /// `at >= $2` stands by itself so that the index leads to the page, and not to all that was before it.
     BETWEEN = "usage.between", concat!("SELECT ", columns!(), " FROM usage_records
-        WHERE tenant_id = $1 AND at < $3 AND (at > $2 OR (at = $2 AND id > $4)) ORDER BY at, id LIMIT $5");
+        WHERE tenant_id = $1 AND at >= $2 AND at < $3 AND (at > $2 OR id > $4) ORDER BY at, id LIMIT $5");
     /// A day has 86,400,000,000 microseconds.
     BY_DAY = "usage.by_day", "SELECT day, CAST(SUM(requests) AS BIGINT) AS requests,
             CAST(SUM(prompt_tokens) AS BIGINT) AS prompt_tokens,
@@ -83,8 +84,8 @@ macro_rules! append {
                 .bind($tenant.as_str())
                 .bind(record.id.as_str())
                 .bind(record.instance_id.as_str())
-                .bind(&record.upstream)
-                .bind(&record.model)
+                .bind($crate::values::storable(&record.upstream))
+                .bind($crate::values::storable(&record.model))
                 .bind($crate::values::token_count(record.tokens.prompt_tokens))
                 .bind($crate::values::token_count(record.tokens.completion_tokens))
                 .bind(record.estimated)

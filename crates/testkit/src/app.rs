@@ -151,6 +151,7 @@ impl TestApp {
             store: Arc::new(store.clone()),
             bus: backends.bus().await,
             limiter: backends.limiter(Arc::clone(&clock) as _).await,
+            cache: backends.cache().await,
             blobs: backends.blobs(&folder),
             runtime: Arc::clone(&runtime) as _,
             bots: Arc::clone(&bots) as _,
@@ -189,7 +190,8 @@ impl TestApp {
         roles: impl IntoIterator<Item = Part>,
         change: impl FnOnce(&mut Ports, &mut ServerConfig),
     ) -> Self {
-        let mut ports = Ports { bus: self.backends.bus().await, ..self.app.ports.clone() };
+        let (bus, cache) = (self.backends.bus().await, self.backends.cache().await);
+        let mut ports = Ports { bus, cache, ..self.app.ports.clone() };
         let mut config = self.app.config.clone();
         change(&mut ports, &mut config);
         let app = App::new(ports, config, roles.into_iter().collect()).unwrap();

@@ -10,10 +10,11 @@ use std::{
 use astrfleet_adapters::{
     blobs::{FolderBlobs, S3Blobs, S3Settings},
     bus::{MemoryBus, RedisBus},
+    cache::{MemoryCache, RedisCache},
     limiter::{MemoryLimiter, RedisLimiter},
     redis::{Redis as RedisClient, RedisSettings},
 };
-use astrfleet_core::ports::{Blobs, Bus, Clock, Limiter, testing::CountingRng};
+use astrfleet_core::ports::{Blobs, Bus, Cache, Clock, Limiter, testing::CountingRng};
 use astrfleet_store::{Db, PgSettings};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
@@ -31,6 +32,8 @@ pub const BACKENDS: &str = "ASTRFLEET_TEST_BACKENDS";
 
 const BUS_CAPACITY: usize = 1_024;
 const LIMITER_KEYS: usize = 100_000;
+const CACHE_BYTES: u64 = 1 << 20;
+const CACHE_VALUE_BYTES: usize = 256 << 10;
 /// How long a server may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -114,6 +117,17 @@ impl Backends {
         let limiter = RedisLimiter::new(servers.redis(), clock, 1, LIMITER_KEYS);
         assert!(limiter.connected(PATIENCE).await, "Redis cannot be reached");
         Arc::new(limiter)
+    }
+
+    /// A cache.
+    ///
+    /// # Panics
+    /// When its server cannot be reached.
+    pub async fn cache(&self) -> Arc<dyn Cache> {
+        let Self::Servers(servers) = self else { return Arc::new(MemoryCache::new(CACHE_BYTES, CACHE_VALUE_BYTES)) };
+        let cache = RedisCache::new(servers.redis(), CACHE_VALUE_BYTES);
+        assert!(cache.connected(PATIENCE).await, "Redis cannot be reached");
+        Arc::new(cache)
     }
 
     /// Files.

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use self::answer::{Asked, Step, error_body, steps};
-pub use self::behaviour::{Behaviour, is_title_request, last_user_text};
+pub use self::behaviour::{Behaviour, HeadersOnly, is_title_request, last_user_text};
 use crate::background::Background;
 
 /// Requests kept for assertions; older ones are forgotten.

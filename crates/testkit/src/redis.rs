@@ -1,10 +1,13 @@
 //! Real Redis servers as child processes: one alone, a cluster of six, and one with a replica that sentinels watch. Each
 //! may be killed, frozen, flushed and failed over. Nothing here is durable, as in production.
 
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use astrfleet_adapters::redis::{Node, RedisSettings, Topology};
-use redis::{Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _, RedisResult, Value, cmd};
+use redis::{
+    Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult,
+    TlsCertificates, Value, cmd,
+};
 use secrecy::SecretString;
 
 use crate::{kept::Kept, parts::find, ports::free_port};
@@ -17,56 +20,122 @@ const GONE_AFTER: &str = "1000";
 /// The slots of a cluster.
 const SLOTS: u16 = 16_384;
 
+/// What servers ask of whoever comes: TLS, by a certificate that nobody signed, and passwords.
+#[derive(Clone)]
+pub struct Guard {
+    folder: Arc<tempfile::TempDir>,
+    password: String,
+}
+
+impl Guard {
+    /// With a key of its own.
+    ///
+    /// # Panics
+    /// Where `openssl` makes none.
+    #[must_use]
+    pub fn new() -> Self {
+        let guard = Self { folder: Arc::new(tempfile::tempdir().unwrap()), password: "of the servers".to_owned() };
+        let made = std::process::Command::new(find("openssl"))
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(guard.file("key.pem"))
+            .arg("-out")
+            .arg(guard.file("certificate.pem"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        guard
+    }
+
+    /// The same, with a password of the sentinels' own.
+    fn of_sentinels(&self) -> Self {
+        Self { password: "of the sentinels".to_owned(), ..self.clone() }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What certificates are trusted by.
+    fn authorities(&self) -> Vec<u8> {
+        std::fs::read(self.file("certificate.pem")).unwrap()
+    }
+
+    /// The configuration of a server or a sentinel that listens on `port`, a word and its value each.
+    fn configuration(&self, port: u16) -> Vec<(&'static str, String)> {
+        let file = |name: &str| self.file(name).to_str().unwrap().to_owned();
+        vec![
+            ("port", "0".to_owned()),
+            ("tls-port", port.to_string()),
+            ("tls-key-file", file("key.pem")),
+            ("tls-cert-file", file("certificate.pem")),
+            ("tls-ca-cert-file", file("certificate.pem")),
+            ("tls-auth-clients", "no".to_owned()),
+            ("tls-replication", "yes".to_owned()),
+            ("requirepass", self.password.clone()),
+        ]
+    }
+
+    fn settings(&self, plain: RedisSettings) -> RedisSettings {
+        let password = self.password.as_str().into();
+        RedisSettings { tls: true, ca_pem: Some(self.authorities()), password, ..plain }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// One server.
 pub struct Redis {
     server: Kept,
     port: u16,
-    is_plain: bool,
+    guard: Option<Guard>,
 }
 
 impl Redis {
     /// Starts one and waits until it answers.
     pub async fn start() -> Self {
-        Self::with(&[]).await
+        Self::with(&[], None).await
     }
 
     /// The same, that asks for a password.
     pub async fn with_password(password: &str) -> Self {
-        let started = Self::prepared(&["--requirepass", password], true);
+        Self::with(&["--requirepass", password], None).await
+    }
+
+    /// The same, that speaks TLS alone and asks for a password, with which it is reached.
+    pub async fn guarded(guard: &Guard) -> Self {
+        Self::with(&[], Some(guard)).await
+    }
+
+    async fn with(further: &[&str], guard: Option<&Guard>) -> Self {
+        let started = Self::prepared(further, guard);
         started.server.start();
         started.wait().await;
         started
     }
 
-    /// The same, that speaks TLS alone. The key and the certificate lie in PEM files.
-    pub async fn with_tls(key: &Path, certificate: &Path) -> Self {
-        let port = free_port().to_string();
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
-        let (key, certificate) = (text(key), text(certificate));
-        let tls = ["--tls-key-file", &key, "--tls-cert-file", &certificate, "--tls-auth-clients", "no"];
-        let mut started = Self::prepared(&[&["--tls-port", &port][..], &tls[..]].concat(), false);
-        started.port = port.parse().unwrap();
-        started.server.start();
-        started.wait().await;
-        started
-    }
-
-    async fn with(further: &[&str]) -> Self {
-        let started = Self::prepared(further, true);
-        started.server.start();
-        started.wait().await;
-        started
-    }
-
-    fn prepared(further: &[&str], is_plain: bool) -> Self {
+    fn prepared(further: &[&str], guard: Option<&Guard>) -> Self {
         let server = Kept::new("redis", find("redis-server"));
         let port = free_port();
-        let listening = if is_plain { port } else { 0 };
-        let mut arguments: Vec<OsString> = vec!["--port".into(), listening.to_string().into(), "--dir".into()];
-        arguments.push(server.folder().into());
+        let mut arguments: Vec<OsString> = vec!["--dir".into(), server.folder().into()];
         let fixed = ["--bind", HOST, "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"];
         arguments.extend(fixed.iter().chain(further).map(Into::into));
-        Self { server: server.args(arguments), port, is_plain }
+        match guard {
+            None => arguments.extend(["--port".into(), port.to_string().into()]),
+            Some(guard) => {
+                let configuration = guard.configuration(port).into_iter();
+                arguments.extend(configuration.flat_map(|(word, value)| [format!("--{word}").into(), value.into()]));
+                // What it shows to its own kind.
+                arguments.extend(["--masterauth".into(), guard.password.clone().into()]);
+            }
+        }
+        Self { server: server.args(arguments), port, guard: guard.cloned() }
     }
 
     /// Its port on 127.0.0.1.
@@ -78,7 +147,8 @@ impl Redis {
     /// How to reach it.
     #[must_use]
     pub fn settings(&self) -> RedisSettings {
-        RedisSettings::single(HOST, self.port)
+        let plain = RedisSettings::single(HOST, self.port);
+        self.guard.as_ref().map_or(plain.clone(), |guard| guard.settings(plain))
     }
 
     /// Kills it: all that it held is gone.
@@ -126,18 +196,14 @@ impl Redis {
     /// # Errors
     /// Redis's own, and those of the way to it.
     pub async fn ask<T: FromRedisValue>(&self, question: &Cmd) -> RedisResult<T> {
-        ask(self.port, question).await
+        ask(self.port, self.guard.as_ref(), question).await
     }
 
     async fn wait(&self) {
+        // One that wants a password has answered too.
         let answers = async || {
-            if self.is_plain {
-                // One that wants a password has answered too.
-                return ask::<Value>(self.port, &cmd("PING"))
-                    .await
-                    .map_or_else(|error| error.code() == Some("NOAUTH"), |_| true);
-            }
-            tokio::net::TcpStream::connect((HOST, self.port)).await.is_ok()
+            let answer = self.ask::<Value>(&cmd("PING")).await;
+            answer.map_or_else(|error| error.code() == Some("NOAUTH"), |_| true)
         };
         self.server.wait_until("Redis", answers).await;
     }
@@ -151,6 +217,15 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts them and waits until they are one.
     pub async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// The same, that speak TLS alone, also with each other, and ask for a password.
+    pub async fn guarded(guard: Guard) -> Self {
+        Self::with(Some(&guard)).await
+    }
+
+    async fn with(guard: Option<&Guard>) -> Self {
         let settings = [
             "--cluster-enabled",
             "yes",
@@ -158,11 +233,13 @@ impl RedisCluster {
             GONE_AFTER,
             "--cluster-replica-validity-factor",
             "0",
+            "--tls-cluster",
+            if guard.is_some() { "yes" } else { "no" },
         ];
         let nodes: Vec<Redis> = (0..6)
             .map(|_| {
                 let bus = free_port().to_string();
-                Redis::prepared(&[&settings[..], &["--cluster-port", &bus]].concat(), true)
+                Redis::prepared(&[&settings[..], &["--cluster-port", &bus]].concat(), guard)
             })
             .collect();
         for node in &nodes {
@@ -202,7 +279,7 @@ impl RedisCluster {
     #[must_use]
     pub fn settings(&self) -> RedisSettings {
         let node = |index: usize| Node { host: HOST.to_owned(), port: self.nodes[index].port };
-        RedisSettings { nodes: vec![node(0), node(1)], topology: Topology::Cluster, ..RedisSettings::single(HOST, 1) }
+        RedisSettings { nodes: vec![node(0), node(1)], topology: Topology::Cluster, ..self.nodes[0].settings() }
     }
 
     /// Kills the first master, and waits until its replica has taken over.
@@ -234,11 +311,20 @@ pub struct RedisSentinels {
 impl RedisSentinels {
     /// Starts them and waits until the sentinels know each other and the replica.
     pub async fn start() -> Self {
-        let master = Redis::start().await;
-        let replica = Redis::with(&["--replicaof", &format!("{HOST} {}", master.port)]).await;
+        Self::with(None).await
+    }
+
+    /// The same, that speak TLS alone and ask for passwords: the servers for one, the sentinels for another.
+    pub async fn guarded(guard: Guard) -> Self {
+        Self::with(Some(&guard)).await
+    }
+
+    async fn with(guard: Option<&Guard>) -> Self {
+        let master = Redis::with(&[], guard).await;
+        let replica = Redis::with(&["--replicaof", &format!("{HOST} {}", master.port)], guard).await;
         let linked = async || info(&replica, "replication").await.contains("master_link_status:up");
         replica.server.wait_until("replication", linked).await;
-        let sentinels: Vec<Redis> = (0..3).map(|_| sentinel(master.port)).collect();
+        let sentinels: Vec<Redis> = (0..3).map(|_| sentinel(&master)).collect();
         for sentinel in &sentinels {
             sentinel.server.start();
             sentinel.wait().await;
@@ -257,8 +343,10 @@ impl RedisSentinels {
     #[must_use]
     pub fn settings(&self) -> RedisSettings {
         let node = |sentinel: &Redis| Node { host: HOST.to_owned(), port: sentinel.port };
-        let topology = Topology::Sentinel { master: MASTER.to_owned(), password: SecretString::default() };
-        RedisSettings { nodes: self.sentinels.iter().map(node).collect(), topology, ..RedisSettings::single(HOST, 1) }
+        let guard = self.sentinels[0].guard.as_ref();
+        let password = guard.map_or_else(SecretString::default, |guard| guard.password.as_str().into());
+        let topology = Topology::Sentinel { master: MASTER.to_owned(), password };
+        RedisSettings { nodes: self.sentinels.iter().map(node).collect(), topology, ..self.master.settings() }
     }
 
     /// Kills the master, and waits until the sentinels have made the replica master.
@@ -269,23 +357,44 @@ impl RedisSentinels {
     }
 }
 
-fn sentinel(master: u16) -> Redis {
+fn sentinel(master: &Redis) -> Redis {
     let server = Kept::new("sentinel", find("redis-server"));
     let port = free_port();
     let config = server.folder().join("sentinel.conf");
-    let text = format!(
-        "bind {HOST}\nport {port}\ndir {}\nsentinel monitor {MASTER} {HOST} {master} 2\n\
-         sentinel down-after-milliseconds {MASTER} {GONE_AFTER}\nsentinel failover-timeout {MASTER} 3000\n",
-        server.folder().display()
-    );
-    std::fs::write(&config, text).unwrap();
-    Redis { server: server.args([config.into_os_string(), "--sentinel".into()]), port, is_plain: true }
+    let mut lines = vec![
+        format!("bind {HOST}"),
+        format!("dir {}", server.folder().display()),
+        format!("sentinel monitor {MASTER} {HOST} {} 2", master.port),
+        format!("sentinel down-after-milliseconds {MASTER} {GONE_AFTER}"),
+        format!("sentinel failover-timeout {MASTER} 3000"),
+    ];
+    let guard = master.guard.as_ref().map(Guard::of_sentinels);
+    match (&master.guard, &guard) {
+        (Some(servers), Some(own)) => {
+            let configuration = own.configuration(port).into_iter();
+            lines.extend(configuration.map(|(word, value)| format!("{word} \"{value}\"")));
+            lines.push(format!("sentinel auth-pass {MASTER} \"{}\"", servers.password));
+            lines.push(format!("sentinel sentinel-pass \"{}\"", own.password));
+        }
+        _ => lines.push(format!("port {port}")),
+    }
+    std::fs::write(&config, lines.join("\n") + "\n").unwrap();
+    Redis { server: server.args([config.into_os_string(), "--sentinel".into()]), port, guard }
 }
 
-async fn ask<T: FromRedisValue>(port: u16, question: &Cmd) -> RedisResult<T> {
-    let address = ConnectionAddr::Tcp(HOST.to_owned(), port).into_connection_info()?;
+async fn ask<T: FromRedisValue>(port: u16, guard: Option<&Guard>, question: &Cmd) -> RedisResult<T> {
+    let host = HOST.to_owned();
+    let client = match guard {
+        None => Client::open(ConnectionAddr::Tcp(host, port).into_connection_info()?)?,
+        Some(guard) => {
+            let who = RedisConnectionInfo::default().set_password(&guard.password);
+            let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(guard.authorities()) };
+            Client::build_with_tls(address.into_connection_info()?.set_redis_settings(who), certificates)?
+        }
+    };
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
-    let mut connection = Client::open(address)?.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
     question.query_async(&mut connection).await
 }
 

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, limiter::MemoryLimiter};
+use astrfleet_adapters::{blobs::FolderBlobs, bus::MemoryBus, cache::MemoryCache, limiter::MemoryLimiter};
 use astrfleet_core::ports::testing::FixedClock;
 use astrfleet_testkit::contract;
 
 #[tokio::test]
 async fn memory_bus() {
     contract::bus::all(&MemoryBus::new(64)).await;
+}
+
+#[tokio::test]
+async fn memory_cache() {
+    contract::cache::all(&MemoryCache::new(1 << 20, contract::cache::VALUE_BYTES_MAX)).await;
 }
 
 #[test]

@@ -13,20 +13,21 @@ use std::{
 
 use astrfleet_adapters::{
     bus::RedisBus,
-    limiter::RedisLimiter,
-    redis::{Redis as Way, RedisSettings},
+    cache::RedisCache,
+    limiter::{MemoryLimiter, RedisLimiter},
+    redis::{Redis as Way, RedisSettings, Topology},
 };
 use astrfleet_core::{
     id::Ids,
     ports::{
-        Bus, BusEvent, BusStream, Clock, Limit, Limiter, Rng, Verdict,
+        Bus, BusEvent, BusStream, Cache as _, Clock, Limit, Limiter, Rng, Verdict,
         testing::{CountingRng, FixedClock},
     },
     time::Timestamp,
 };
 use astrfleet_testkit::{
     contract,
-    redis::{Redis, RedisCluster, RedisSentinels},
+    redis::{Guard, Redis, RedisCluster, RedisSentinels},
 };
 use futures_util::StreamExt as _;
 
@@ -38,9 +39,12 @@ struct RealClock;
 
 impl Clock for RealClock {
     fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_795_402_721_000_042 + i64::try_from(self.elapsed().as_micros()).unwrap())
+    }
+
+    fn elapsed(&self) -> Duration {
         static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-        let since = i64::try_from(START.elapsed().as_micros()).unwrap();
-        Timestamp::from_micros(1_795_402_721_000_042 + since)
+        START.elapsed()
     }
 }
 
@@ -73,10 +77,23 @@ async fn limiters(settings: &RedisSettings, count: u32) -> Vec<Arc<dyn Limiter>>
     limiters
 }
 
+async fn cache(settings: &RedisSettings) -> RedisCache {
+    let cache = RedisCache::new(Way::new(settings.clone()).unwrap(), contract::cache::VALUE_BYTES_MAX);
+    assert!(cache.connected(PATIENCE).await, "it connects");
+    cache
+}
+
+async fn cache_contract(settings: &RedisSettings) {
+    let (one, other) = (cache(settings).await, cache(settings).await);
+    contract::cache::all(&one).await;
+    contract::cache::across(&one, &other).await;
+}
+
 #[tokio::test]
 async fn one_redis() {
     let redis = Redis::start().await;
     bus_contract(&redis.settings()).await;
+    cache_contract(&redis.settings()).await;
 
     let clock = Arc::new(FixedClock::at(1_795_402_721_000_042));
     let limiter = RedisLimiter::new(Way::new(redis.settings()).unwrap(), clock.clone(), 1, 1_000);
@@ -89,41 +106,53 @@ async fn one_redis() {
     assert!(Way::new(redis.settings()).unwrap().check().await.unwrap().starts_with("Redis 7"));
 }
 
-/// The bound that the limiter states, under load from three threads, with requests coming back all the time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_the_limit_is_kept() {
-    const AMOUNT: u32 = 2_000;
-    let limit = Limit { amount: AMOUNT, per: Duration::from_secs(1) };
-    let redis = Redis::start().await;
-    let (limiters, allowed) = (limiters(&redis.settings(), 3).await, Arc::new(AtomicU32::new(0)));
+/// Asks each limiter from a thread of its own for as much as it can, for at least `window`. Returns how many were allowed
+/// and refused, and how long it really was.
+async fn under_load(limiters: Vec<Arc<dyn Limiter>>, limit: Limit, window: Duration) -> (u32, u32, Duration) {
     let start = std::time::Instant::now();
     let threads = limiters.into_iter().map(|limiter| {
-        let allowed = Arc::clone(&allowed);
         std::thread::spawn(move || {
-            let mut refused = 0_u32;
-            while allowed.load(Ordering::Relaxed) < 5 * AMOUNT {
+            let (mut allowed, mut refused) = (0_u32, 0_u32);
+            while start.elapsed() < window {
                 match limiter.take("busy", limit) {
-                    Verdict::Allowed { .. } => {
-                        allowed.fetch_add(1, Ordering::Relaxed);
-                    }
+                    Verdict::Allowed { .. } => allowed += 1,
                     Verdict::Refused { .. } => {
                         refused += 1;
                         std::thread::sleep(Duration::from_micros(200));
                     }
                 }
             }
-            refused
+            (allowed, refused)
         })
     });
     let threads: Vec<_> = threads.collect();
-    let refused = tokio::task::spawn_blocking(|| threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>());
-    let refused = refused.await.unwrap();
+    let joined = tokio::task::spawn_blocking(|| {
+        threads.into_iter().map(|thread| thread.join().unwrap()).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    });
+    let (allowed, refused) = joined.await.unwrap();
+    (allowed, refused, start.elapsed())
+}
+
+/// The bound that the limiter states, under load from three threads, with requests coming back all the time. The window is
+/// so long that a limiter at twice the rate is over it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_the_limit_is_kept() {
+    const AMOUNT: u32 = 2_000;
+    const WINDOW: Duration = Duration::from_secs(6);
+    let limit = Limit { amount: AMOUNT, per: Duration::from_secs(1) };
     // Two of amount, and a second of leases; and Redis has a second to answer on a busy machine.
-    let window = start.elapsed() + Duration::from_secs(2);
-    let bound = f64::from(2 * AMOUNT) + window.as_secs_f64() * f64::from(AMOUNT);
-    let allowed = allowed.load(Ordering::Relaxed);
-    assert!(f64::from(allowed) <= bound, "{allowed} were allowed where {bound} are");
+    let bound = |window: Duration| f64::from(AMOUNT) * (2.0 + window.as_secs_f64() + 2.0);
+
+    let redis = Redis::start().await;
+    let (allowed, refused, window) = under_load(limiters(&redis.settings(), 3).await, limit, WINDOW).await;
+    assert!(f64::from(allowed) <= bound(window), "{allowed} were allowed where {} are", bound(window));
     assert!(refused > 0, "there was more demand than is allowed");
+
+    // Three who know nothing of each other, each with two thirds of it.
+    let alone = |_| Arc::new(MemoryLimiter::new(Arc::new(RealClock), 1_000)) as Arc<dyn Limiter>;
+    let twice = Limit { amount: AMOUNT / 3 * 2, ..limit };
+    let (allowed, _, window) = under_load((0..3).map(alone).collect(), twice, WINDOW).await;
+    assert!(f64::from(allowed) > bound(window), "{allowed}: this test would not notice twice the rate");
 }
 
 /// The same bound over a whole window in which Redis goes and comes back: three replicas under load go on by their shares,
@@ -131,6 +160,8 @@ async fn under_load_the_limit_is_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limit_is_kept_while_redis_goes_and_comes_back() {
     const AMOUNT: u32 = 500;
+    // So long that twice the rate is over the bound.
+    const WINDOW: Duration = Duration::from_secs(8);
     let limit = Limit { amount: AMOUNT, per: Duration::from_secs(1) };
     let redis = Redis::start().await;
     let mut limiters = Vec::new();
@@ -180,6 +211,7 @@ async fn the_limit_is_kept_while_redis_goes_and_comes_back() {
         assert!(limiter.connected(PATIENCE).await, "it recovers by itself");
     }
     more(1, 2 * AMOUNT).await;
+    tokio::time::sleep(WINDOW.saturating_sub(start.elapsed())).await;
     is_over.store(true, Ordering::Relaxed);
     tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| thread.join().unwrap())).await.unwrap();
     // Two of amount, a second of leases, and a second for Redis to answer on a busy machine; and one amount for the loss.
@@ -193,6 +225,7 @@ async fn the_limit_is_kept_while_redis_goes_and_comes_back() {
 async fn a_cluster_that_fails_over() {
     let redis = RedisCluster::start().await;
     bus_contract(&redis.settings()).await;
+    cache_contract(&redis.settings()).await;
     assert!(Way::new(redis.settings()).unwrap().check().await.unwrap().ends_with("(cluster)"));
     let limiters = limiters(&redis.settings(), 3).await;
     for key in ["a", "b", "c", "d"] {
@@ -301,8 +334,46 @@ async fn limits_of_a_redis_that_fails() {
     contract::limiter::shared(&limiters, "asleep", 3_000, 3_000, redis.sleep(Duration::from_secs(2))).await;
 }
 
+/// Nothing of it fails: what cannot be had is not there, and nobody goes on asking whoever does not answer.
 #[tokio::test]
-async fn a_password_and_tls() {
+async fn the_cache_of_a_redis_that_fails() {
+    let redis = Redis::start().await;
+    let cache = cache(&redis.settings()).await;
+    let [tenant, _] = contract::cache::tenants();
+    contract::cache::kept(&cache, &tenant, 1, b"kept").await;
+    // Under the prefix and its tenant, for so long.
+    let mut keys: Vec<String> = redis.ask(::redis::cmd("KEYS").arg("*")).await.unwrap();
+    let key = keys.remove(0);
+    assert!(keys.is_empty() && key.starts_with(&format!("astrfleet:cache:{tenant}:")), "{key}");
+    let ttl_ms: i64 = redis.ask(::redis::cmd("PTTL").arg(&key)).await.unwrap();
+    assert!((1..=3_600_000).contains(&ttl_ms), "{ttl_ms}");
+
+    redis.freeze();
+    assert_eq!(cache.get(&tenant, &[1; 32]).await, None);
+    assert!(!cache.connected(Duration::ZERO).await, "after one question without an answer, nobody is asked");
+    assert_eq!(cache.get(&tenant, &[1; 32]).await, None);
+    (0..1_000).for_each(|_| cache.put(&tenant, &[2; 32], vec![0; 1_000].into(), Duration::from_secs(1)));
+    redis.thaw();
+    contract::cache::becomes(&cache, &tenant, 1, Some(b"kept")).await;
+
+    redis.kill();
+    contract::cache::becomes(&cache, &tenant, 1, None).await;
+    let late = RedisCache::new(Way::new(redis.settings()).unwrap(), 10);
+    assert_eq!(late.get(&tenant, &[1; 32]).await, None);
+    redis.restart().await;
+    contract::cache::kept(&late, &tenant, 1, b"late").await;
+    contract::cache::becomes(&cache, &tenant, 1, Some(b"late")).await;
+
+    // A value that somebody else put there, and one that is too large for us.
+    redis.ask::<()>(::redis::cmd("DEL").arg(&key)).await.unwrap();
+    redis.ask::<()>(::redis::cmd("RPUSH").arg(&key).arg("a list")).await.unwrap();
+    assert_eq!(cache.get(&tenant, &[1; 32]).await, None);
+    redis.ask::<()>(::redis::cmd("SET").arg(&key).arg("x".repeat(5_000))).await.unwrap();
+    assert_eq!(cache.get(&tenant, &[1; 32]).await, None);
+}
+
+#[tokio::test]
+async fn a_password() {
     let secret = "a password of tests";
     let redis = Redis::with_password(secret).await;
     let refused = Way::new(redis.settings()).unwrap().check().await.unwrap_err();
@@ -311,28 +382,53 @@ async fn a_password_and_tls() {
     Way::new(known.clone()).unwrap().check().await.unwrap();
     assert!(!format!("{known:?}").contains(secret), "secrets do not print");
     bus_contract(&known).await;
+}
 
-    let folder = tempfile::tempdir().unwrap();
-    let (key, certificate) = (folder.path().join("key.pem"), folder.path().join("certificate.pem"));
-    let made = std::process::Command::new(astrfleet_testkit::parts::find("openssl"))
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let redis = Redis::with_tls(&key, &certificate).await;
-    let trusted = std::fs::read(&certificate).unwrap();
-    let encrypted = RedisSettings { tls: true, ca_pem: Some(trusted), ..redis.settings() };
-    Way::new(encrypted.clone()).unwrap().check().await.unwrap();
-    bus_contract(&encrypted).await;
-    let strangers = RedisSettings { ca_pem: None, ..encrypted };
-    Way::new(strangers).unwrap().check().await.expect_err("a certificate that nobody signed");
-    Way::new(redis.settings()).unwrap().check().await.expect_err("no TLS where TLS is spoken");
+/// Everything that a process does with Redis, where it has to prove who it is and is proven whom it talks to; and nothing
+/// where one of the two is wrong.
+async fn guarded(settings: &RedisSettings, plain: &RedisSettings) {
+    Way::new(settings.clone()).unwrap().check().await.unwrap();
+    bus_contract(settings).await;
+    cache_contract(settings).await;
+    let limiters = limiters(settings, 3).await;
+    // Of a cluster, one key at least is with each node.
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        contract::limiter::shared(&limiters, key, 300, 100, std::future::ready(())).await;
+    }
+    let refused = async |wrong: RedisSettings, why: &str| {
+        Way::new(wrong.clone()).unwrap().check().await.expect_err(why);
+        let limiter = RedisLimiter::new(Way::new(wrong).unwrap(), Arc::new(RealClock), 1, 10);
+        assert!(!limiter.connected(Duration::from_millis(300)).await, "{why}");
+    };
+    refused(RedisSettings { ca_pem: None, ..settings.clone() }, "a certificate that nobody signed").await;
+    refused(RedisSettings { password: "wrong".into(), ..settings.clone() }, "a wrong password").await;
+    refused(plain.clone(), "no TLS where TLS is spoken").await;
+}
+
+#[tokio::test]
+async fn one_redis_with_tls_and_a_password() {
+    let redis = Redis::guarded(&Guard::new()).await;
+    let plain = RedisSettings { tls: false, ca_pem: None, ..redis.settings() };
+    guarded(&redis.settings(), &plain).await;
+}
+
+#[tokio::test]
+async fn a_cluster_with_tls_and_a_password() {
+    let redis = RedisCluster::guarded(Guard::new()).await;
+    let plain = RedisSettings { tls: false, ca_pem: None, ..redis.settings() };
+    guarded(&redis.settings(), &plain).await;
+}
+
+#[tokio::test]
+async fn sentinels_with_tls_and_passwords_of_their_own() {
+    let redis = RedisSentinels::guarded(Guard::new()).await;
+    let plain = RedisSettings { tls: false, ca_pem: None, ..redis.settings() };
+    guarded(&redis.settings(), &plain).await;
+    let Topology::Sentinel { master, .. } = redis.settings().topology else { panic!("these are sentinels") };
+    // The password of the servers is not the sentinels'.
+    let topology = Topology::Sentinel { master, password: redis.settings().password };
+    let wrong = RedisSettings { topology, ..redis.settings() };
+    Way::new(wrong).unwrap().check().await.expect_err("a wrong password of the sentinels");
 }
 
 /// Events of one process come to another, however many were lost before.

@@ -169,6 +169,7 @@ impl World {
             store: Arc::new(store.clone()),
             bus: self.backends.bus().await,
             limiter: self.backends.limiter(Arc::clone(&self.clock) as _).await,
+            cache: self.backends.cache().await,
             blobs: self.backends.blobs(&self.folder),
             runtime: Arc::clone(&seen) as _,
             bots: Arc::clone(&self.bots) as _,

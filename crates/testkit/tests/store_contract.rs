@@ -10,17 +10,19 @@ use astrfleet_core::{
     export::{LEFT_OUT, TAKEN_IN},
     id::TenantId,
     ports::{Begun, BudgetHolder, Store, StoredAnswer},
+    quota::Level,
 };
 use astrfleet_store::{Db, PgSettings, migrate::MIGRATIONS};
 use astrfleet_testkit::{
     contract::{
         audit::{entry, first_broken, whole},
+        budgets::told,
         store::{Heard, Make, NOW, all},
         tenants::{erase, fill},
     },
     postgres::Postgres,
 };
-use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
+use sqlx::{AssertSqlSafe, PgPool, Row as _, SqlitePool};
 use tracing_subscriber::layer::SubscriberExt;
 
 /// The database under the store, behind its back.
@@ -151,6 +153,33 @@ impl Raw {
         .await
     }
 
+    /// How the engine would run a statement of the store, where an index is preferred to all rows.
+    async fn plan(&self, statement: &str, values: &[&str]) -> String {
+        let mut sql = astrfleet_store::texts()[statement].clone();
+        for (number, value) in values.iter().enumerate() {
+            sql = sql.replace(&format!("${}", number + 1), value);
+        }
+        let lines: Vec<String> = match self {
+            Self::Pg(pool) => {
+                let mut connection = pool.acquire().await.unwrap();
+                sqlx::raw_sql("SET enable_seqscan = off; SET enable_bitmapscan = off")
+                    .execute(&mut *connection)
+                    .await
+                    .unwrap();
+                let plan =
+                    sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN {sql}"))).fetch_all(&mut *connection).await;
+                sqlx::raw_sql("RESET ALL").execute(&mut *connection).await.unwrap();
+                plan.unwrap()
+            }
+            Self::Lite(pool) => {
+                let plan =
+                    sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(pool).await.unwrap();
+                plan.iter().map(|row| row.get("detail")).collect()
+            }
+        };
+        lines.join("\n")
+    }
+
     /// All of the schema but the list of migrations.
     async fn schema(&self) -> Vec<String> {
         self.texts(match self {
@@ -184,6 +213,8 @@ async fn everything(db: &Db, again: &Db, raw: &Raw) {
     erasure_forgets_no_table(db, raw).await;
     a_changed_entry_is_noticed(db, raw).await;
     lines_of_the_previous_release_are_counted(db, raw).await;
+    a_tenant_is_told_or_will_be(db, raw).await;
+    a_page_of_the_ledger_reads_nothing_before_it(raw).await;
     drop(listening);
     databases_that_are_not_ours(db, raw).await;
     assert_eq!(heard.missing(), Vec::<&str>::new(), "statements that no suite ran");
@@ -211,6 +242,16 @@ async fn migrations(db: &Db, again: &Db, raw: &Raw) {
     assert_eq!(raw.keys_without_tenant().await, Vec::<String>::new(), "the key is (tenant_id, id)");
     assert_eq!(raw.references_without_tenant().await, Vec::<String>::new(), "a reference names the tenant too");
     assert_eq!(status.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), names);
+}
+
+async fn a_page_of_the_ledger_reads_nothing_before_it(raw: &Raw) {
+    let plan = raw.plan("usage.between", &["'ten_1'", "111", "222", "'use_1'", "10"]).await;
+    let bounds = match raw {
+        Raw::Pg(_) => plan.lines().find(|line| line.contains("Index Cond")),
+        Raw::Lite(_) => plan.lines().find(|line| line.contains("USING INDEX usage_records_at")),
+    };
+    let bounds = bounds.unwrap_or_else(|| panic!("no index: {plan}"));
+    assert!(bounds.contains(if matches!(raw, Raw::Pg(_)) { "at >= " } else { "at>?" }), "{plan}");
 }
 
 async fn erasure_forgets_no_table(db: &Db, raw: &Raw) {
@@ -259,6 +300,25 @@ async fn a_changed_entry_is_noticed(db: &Db, raw: &Raw) {
     assert_eq!(first_broken(Some(&tenant), &whole(&*log).await), Some(2));
     let next = log.append(&entry(&make, Some(&tenant), "tenant.update")).await.unwrap();
     assert_eq!(next.seq, 4, "a place is never given twice");
+}
+
+/// A notice whose entry cannot be written is given the next time.
+async fn a_tenant_is_told_or_will_be(db: &Db, raw: &Raw) {
+    let make = Make::after_the_suites();
+    let tenant = make.stored_tenant(db, "told-later").await;
+    let (budgets, month) = (db.budgets(&tenant), NOW.month_start());
+    let notice = async || budgets.notice("storage_bytes", month, Level::Warning, &told(&make, &tenant)).await;
+    // Somebody has the place of the next entry.
+    raw.execute(&format!(
+        "INSERT INTO audit_log (log, seq, id, at, actor, action, target, detail, request_id, hash, previous_hash)
+         VALUES ('{tenant}', 1, 'aud_1', 1, 'a', 'b', 'c', '{{}}', 'd', 'e', '')"
+    ))
+    .await;
+    notice().await.unwrap_err();
+    raw.execute(&format!("DELETE FROM audit_log WHERE log = '{tenant}'")).await;
+    assert!(notice().await.unwrap(), "it was noted, and nobody told");
+    assert_eq!(whole(&*db.audit(Some(&tenant))).await.len(), 1);
+    assert!(!notice().await.unwrap());
 }
 
 /// It adds lines to the ledger and knows nothing of accounts.

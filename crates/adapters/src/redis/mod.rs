@@ -28,8 +28,9 @@ pub(crate) use self::{backoff::Backoff, link::Link};
 
 /// Nodes of a cluster that are remembered beside the configured ones.
 const LEARNED_MAX: usize = 64;
-/// Attempts of the cluster client for one command, where the cluster is moving slots or failing over.
-const CLUSTER_RETRIES: u32 = 3;
+/// The cluster client tries nothing again by itself: it would do so after an answer that came too late, too, and what we
+/// ask must not be done twice. It learns from a refusal where a key has gone, and the next question finds it there.
+const CLUSTER_RETRIES: u32 = 0;
 
 /// The way to Redis. Cheap to clone; holds no connection.
 #[derive(Clone)]

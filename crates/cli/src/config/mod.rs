@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use astrfleet_core::plan::Plan;
 use astrfleet_server::config::{
-    AuthConfig, BridgeConfig, EventsConfig, GatewayConfig, LlmConfig, ManagerConfig, MessageConfig, ServeConfig,
-    ServerConfig, SessionConfig, TenantConfig, UpstreamConfig, WebhooksConfig,
+    AuthConfig, BridgeConfig, EventsConfig, GatewayConfig, LlmCacheConfig, LlmConfig, ManagerConfig, MessageConfig,
+    ServeConfig, ServerConfig, SessionConfig, TenantConfig, UpstreamConfig, WebhooksConfig,
 };
 use figment::{
     Figment,
@@ -210,6 +210,11 @@ impl Config {
         config.fill_in(environment);
         config.check()?;
         Ok(config)
+    }
+
+    /// Which answers of models are kept, and how much of them.
+    pub fn answers_kept(&self) -> &LlmCacheConfig {
+        &self.llm.cache
     }
 
     /// What the roles are configured with, `jwt_secret` being the one of `up` where none was given.

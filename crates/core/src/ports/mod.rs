@@ -5,6 +5,7 @@ mod access;
 mod blobs;
 mod bridge;
 mod bus;
+mod cache;
 mod events;
 mod idempotency;
 mod leases;
@@ -24,6 +25,7 @@ pub use access::{ApiKeys, AuditLog, Invitations, Members, RefreshTokens, Users};
 pub use blobs::{BlobStream, Blobs};
 pub use bridge::{Bridge, Heard, Inbound, Overdue, Spoken, TakenIn, Told, kept_back};
 pub use bus::{Bus, BusEvent, BusStream};
+pub use cache::Cache;
 pub use events::Events;
 pub use idempotency::{Begun, Idempotency, StoredAnswer};
 pub use leases::{Fence, Holder, Lease, Leases, Taken, erasure_lease, queue_lease};
@@ -41,12 +43,16 @@ pub use tenants::{Erased, Instances, Proof, Tenants};
 pub use usage::{BudgetHolder, Budgets, UsageLedger};
 pub use webhooks::{Deliveries, NewDelivery, PassOver, Recorded, SealedSecrets, Webhooks};
 
+use std::time::Duration;
+
 use crate::time::Timestamp;
 
 /// The time, passed in.
 pub trait Clock: Send + Sync {
-    /// Now.
+    /// Now, as people and other machines know it: somebody may set it.
     fn now(&self) -> Timestamp;
+    /// How long it is since some moment in the past, always the same one. Nobody sets it, and it never goes back.
+    fn elapsed(&self) -> Duration;
 }
 
 /// Randomness that nobody can guess, passed in.

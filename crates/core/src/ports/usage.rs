@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
+    audit::NewEntry,
     budget::{Account, Ask, Granted, Held, Settled},
     error::Result,
     id::InstanceId,
@@ -69,6 +70,7 @@ pub trait Budgets: Send + Sync {
     ) -> Result<Vec<Settled>>;
     /// Chats that are being answered at this moment, by whichever replica.
     async fn chats_in_progress(&self) -> Result<u64>;
-    /// Notes that the tenant is told of a quota. Returns whether it was not in this period.
-    async fn notice(&self, quota: &str, period: Timestamp, level: Level, now: Timestamp) -> Result<bool>;
+    /// Tells the tenant of a quota, once a period: the entry in its audit log and the note that it is there, both or
+    /// neither. Returns whether it was not told before.
+    async fn notice(&self, quota: &str, period: Timestamp, level: Level, entry: &NewEntry) -> Result<bool>;
 }

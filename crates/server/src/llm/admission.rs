@@ -18,9 +18,33 @@ use crate::quota::{Portion, Purse, purse};
 #[derive(Debug, Default)]
 pub(super) struct Calls(AtomicU32);
 
-/// One of them.
+/// What a tenant has under way in this process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gates {
+    /// Calls of models.
+    calls: Arc<Calls>,
+    /// Calls that the cache answered and whose lines are not written yet: they cost nothing but these.
+    hits: Arc<Calls>,
+}
+
+/// One of them, until it is dropped.
 #[derive(Debug)]
-struct UnderWay(Arc<Calls>);
+pub(super) struct UnderWay(Arc<Calls>);
+
+impl Gates {
+    /// Lets in a call that the cache answers.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`].
+    pub(super) fn hit(&self, calls_max: u32) -> Result<UnderWay> {
+        self.hits.begin(calls_max)
+    }
+
+    /// Whether somebody has something under way, or may have at once.
+    pub(super) fn are_used(&self) -> bool {
+        Arc::strong_count(&self.calls) > 1 || Arc::strong_count(&self.hits) > 1
+    }
+}
 
 /// A call that was let in; what it reserved is free again when this is dropped.
 #[derive(Debug)]
@@ -63,7 +87,7 @@ impl Admitted {
     /// [`Error::QuotaExceeded`] where the tokens are used up; [`Error::TooMany`]; [`Error::Unavailable`] where the store
     /// would have to be asked and does not answer.
     pub(super) async fn of(bot: &Bot, calls_max: u32, estimate: u64, now: Timestamp) -> Result<Self> {
-        let under_way = bot.calls.begin(calls_max)?;
+        let under_way = bot.gates.calls.begin(calls_max)?;
         let month = now.month_start();
         let tenant = portion(&bot.purse, "tokens of this month", bot.amount, month, estimate).await?;
         let key = match &bot.key {
@@ -75,11 +99,11 @@ impl Admitted {
         Ok(Self { tenant, key, _under_way: under_way })
     }
 
-    /// Counts what the call took.
-    pub(super) fn settle(self, month: Timestamp, tokens: u64) {
-        self.tenant.settle(month, tokens);
-        if let Some(key) = self.key {
-            key.settle(month, tokens);
+    /// Counts what was taken.
+    pub(super) fn add(&self, month: Timestamp, tokens: u64) {
+        self.tenant.add(month, tokens);
+        if let Some(key) = &self.key {
+            key.add(month, tokens);
         }
     }
 }

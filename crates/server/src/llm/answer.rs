@@ -1,6 +1,8 @@
-//! A streamed answer on its way to the bot: passed on as it comes, counted as it passes.
+//! A streamed answer on its way to the bot: passed on as it comes, counted as it passes. Up to its first event nobody was
+//! told anything, and another provider may be asked; how it ends is told to the circuit before its provider.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -9,51 +11,111 @@ use std::{
 
 use astrfleet_core::usage::Outcome;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::{cache::Slot, call::Call, failures::Failures, provider, scan::Scanner};
+use super::{
+    cache::Slot,
+    call::Call,
+    failures::Failures,
+    provider::{self, Provider, Trouble},
+    scan::Scanner,
+};
 
 /// What the bot reads, as in the middle of a stream only an event can tell it that no more will come.
 const BROKEN: &[u8] =
     b"data: {\"error\":{\"message\":\"the model's answer broke off: try again\",\"type\":\"server_error\",\
     \"code\":\"model_failed\",\"param\":null}}\n\n";
 
-/// A body.
-pub(super) struct Streamed {
+/// More than this before the first event is passed on as it comes.
+const AHEAD_MAX: usize = 64 << 10;
+
+/// A stream whose first event has come, or that shows otherwise that somebody is at work.
+pub(super) struct Opened {
     incoming: Incoming,
     scanner: Scanner,
-    call: Call,
-    failures: Arc<Failures>,
+    /// What is to be passed on of it.
+    ahead: VecDeque<Bytes>,
+    ahead_bytes: usize,
+    /// Bytes that may still come.
     left: u64,
-    idle: Duration,
+}
+
+/// A body.
+pub(super) struct Streamed {
+    opened: Opened,
+    call: Call,
+    provider: Arc<Provider>,
+    failures: Arc<Failures>,
     heard_at: Instant,
     timer: Pin<Box<Sleep>>,
     ended: bool,
+    /// It is not the provider's doing that it ended.
+    excused: bool,
     /// Where the answer is kept once it is whole, and what of it has passed.
     kept: Option<(Slot, Vec<u8>)>,
 }
 
-impl Streamed {
-    /// Passes on `incoming`, at most `bytes_max` bytes of it, for as long as it never rests for longer than `idle`.
-    pub(super) fn new(
+impl Opened {
+    /// Reads to the first event, for at most `limit`, and at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// Where there is none, or it tells of an error.
+    pub(super) async fn read(
         incoming: Incoming,
         hide_usage: bool,
-        call: Call,
-        failures: Arc<Failures>,
         bytes_max: u64,
-        idle: Duration,
-    ) -> Self {
+        limit: Duration,
+    ) -> Result<Self, Trouble> {
+        let scanner = Scanner::new(hide_usage);
+        let mut opened = Self { incoming, scanner, ahead: VecDeque::new(), ahead_bytes: 0, left: bytes_max };
+        match timeout(limit, opened.fill()).await {
+            Ok(Ok(())) if opened.scanner.error && opened.scanner.text_bytes == 0 => {
+                Err(Trouble::Failed("it answered HTTP 200 and an error".to_owned()))
+            }
+            Ok(Ok(())) => Ok(opened),
+            Ok(Err(trouble)) => Err(trouble),
+            // What it sends to keep the connection says that it is at work.
+            Err(_) if opened.ahead_bytes > 0 => Ok(opened),
+            Err(_) => Err(Trouble::Timeout { given: true }),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Trouble> {
+        while !self.scanner.began && self.ahead_bytes < AHEAD_MAX {
+            let data = match self.incoming.frame().await {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(_)) => return Err(Trouble::BrokeOff("the connection broke".to_owned())),
+                None => return Err(Trouble::BrokeOff("its stream ended before its first event".to_owned())),
+            };
+            let passed = self.take(data).ok_or(Trouble::TooLong)?;
+            self.ahead_bytes += passed.len();
+            self.ahead.push_back(passed);
+        }
+        Ok(())
+    }
+
+    /// Gives what is passed on of what came; none where it is too much.
+    fn take(&mut self, data: Bytes) -> Option<Bytes> {
+        self.left = self.left.checked_sub(data.len() as u64)?;
+        Some(self.scanner.feed(data))
+    }
+}
+
+impl Streamed {
+    /// Passes on a stream for as long as it never rests for longer than the provider may.
+    pub(super) fn new(opened: Opened, mut call: Call, provider: Arc<Provider>, failures: Arc<Failures>) -> Self {
+        call.given = true;
         Self {
-            incoming,
-            scanner: Scanner::new(hide_usage),
+            opened,
             call,
             failures,
-            left: bytes_max,
-            idle,
             heard_at: Instant::now(),
-            timer: Box::pin(sleep(idle)),
+            timer: Box::pin(sleep(provider.timeout)),
+            provider,
             ended: false,
+            excused: false,
             kept: None,
         }
     }
@@ -77,12 +139,13 @@ impl Streamed {
 
     /// The provider has nothing more to say.
     fn end(&mut self) -> Option<Bytes> {
-        let rest = self.scanner.finish();
-        if !(self.scanner.done || self.scanner.usage.is_some()) {
+        let scanner = &mut self.opened.scanner;
+        let rest = scanner.finish();
+        if !(scanner.done || scanner.usage.is_some()) {
             return Some(self.break_off("it ended before its end"));
         }
+        self.call.outcome = if scanner.error { Outcome::Failed } else { Outcome::Complete };
         self.ended = true;
-        self.call.outcome = if self.scanner.error { Outcome::Failed } else { Outcome::Complete };
         (!rest.is_empty()).then_some(rest)
     }
 
@@ -96,7 +159,7 @@ impl Streamed {
     /// Whether nothing came for too long.
     fn overdue(&mut self, context: &mut Context<'_>) -> bool {
         while self.timer.as_mut().poll(context).is_ready() {
-            let deadline = self.heard_at + self.idle;
+            let deadline = self.heard_at + self.provider.timeout;
             if deadline <= Instant::now() {
                 return true;
             }
@@ -119,15 +182,20 @@ impl Body for Streamed {
             if this.ended {
                 return Poll::Ready(None);
             }
-            match Pin::new(&mut this.incoming).poll_frame(context) {
+            if let Some(passed) = this.opened.ahead.pop_front() {
+                if passed.is_empty() {
+                    continue;
+                }
+                break Some(passed);
+            }
+            match Pin::new(&mut this.opened.incoming).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     this.heard_at = Instant::now();
-                    let Some(left) = this.left.checked_sub(data.len() as u64) else {
+                    let Some(passed) = this.opened.take(data) else {
+                        this.excused = true;
                         break Some(this.break_off("it is longer than llm.max_answer_bytes"));
                     };
-                    this.left = left;
-                    let passed = this.scanner.feed(data);
                     if !passed.is_empty() {
                         break Some(passed);
                     }
@@ -151,18 +219,25 @@ impl Body for Streamed {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
-        self.call.usage = self.scanner.usage;
-        self.call.text_bytes = self.scanner.text_bytes;
+        let scanner = &self.opened.scanner;
+        self.call.usage = scanner.usage;
+        self.call.text_bytes = scanner.text_bytes;
         // A bot that has read the end need not wait for the connection's.
-        if !self.ended && self.scanner.done {
+        if !self.ended && scanner.done {
             self.call.outcome = Outcome::Complete;
+        }
+        // One that went away did so in the middle of an answer.
+        if self.call.outcome == Outcome::Failed && !self.excused {
+            self.provider.failed();
+        } else {
+            self.provider.worked();
         }
         // Whole means to its very end: a bot may have read `[DONE]` and left before the rest passed.
         if self.ended
             && self.call.outcome == Outcome::Complete
             && let Some((slot, kept)) = self.kept.take()
         {
-            slot.keep(true, kept.into());
+            slot.keep(true, &kept);
         }
         if self.call.outcome == Outcome::Failed {
             self.failures.note(&self.call.bot.id, provider::broke_off());

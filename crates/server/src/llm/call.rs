@@ -1,4 +1,5 @@
-//! One call of a model, from when it was let in: however it ends, also when the bot goes away, it is counted once.
+//! One call of a model, from when it was let in. However it ends, also when the bot goes away, it is counted once for each
+//! provider that was given its prompt: whoever was silent for too long may have been at work all the same.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use astrfleet_core::{
 use prometheus_client::metrics::counter::Counter;
 
 use super::{
-    admission::Admitted,
+    admission::{Admitted, UnderWay},
     keys::Bot,
     ledger::Ledger,
     request::{ChatRequest, tokens},
@@ -52,11 +53,14 @@ pub(super) struct Call {
     base: Arc<Base>,
     ledger: Arc<Ledger>,
     pub(super) bot: Arc<Bot>,
-    admitted: Option<Admitted>,
-    began: Timestamp,
+    admitted: Admitted,
     prompt_tokens: u64,
-    /// Who was asked last, and for which model.
+    /// Who is asked, and for which model.
     asked: Option<(Arc<Source>, String)>,
+    /// Since when.
+    began: Timestamp,
+    /// Whether whoever is asked has the prompt and did not refuse it.
+    pub(super) given: bool,
     /// What the provider said that it took.
     pub(super) usage: Option<TokenUsage>,
     /// What has passed, for an estimate.
@@ -77,18 +81,27 @@ impl Call {
             base: Arc::clone(base),
             ledger: Arc::clone(ledger),
             bot: Arc::clone(bot),
-            admitted: Some(admitted),
-            began: base.clock.now(),
+            admitted,
             prompt_tokens: request.prompt_tokens,
             asked: None,
+            began: base.clock.now(),
+            given: false,
             usage: None,
             text_bytes: 0,
             outcome: Outcome::Aborted,
         }
     }
 
-    /// Counts a call that the cache answered: nobody was asked, and nothing was taken.
-    pub(super) fn count_cached(base: &Base, ledger: &Arc<Ledger>, source: &Source, bot: &Arc<Bot>, model: &str) {
+    /// Counts a call that the cache answered: nobody was asked, and nothing was taken. It is under way as `hit` until its
+    /// line is written, so that what costs nothing does not fill the ledger faster than that can be written.
+    pub(super) fn count_cached(
+        base: &Base,
+        ledger: &Arc<Ledger>,
+        source: &Source,
+        bot: &Arc<Bot>,
+        hit: UnderWay,
+        model: &str,
+    ) {
         source.count(Outcome::Complete);
         let record = UsageRecord {
             id: base.ids.usage(),
@@ -102,36 +115,43 @@ impl Call {
             at: base.clock.now(),
             duration_ms: 0,
         };
-        ledger.add(record, Arc::clone(bot));
+        ledger.add(record, Arc::clone(bot), Some(hit));
     }
 
     /// Somebody is asked now.
     pub(super) fn asks(&mut self, source: &Arc<Source>, model: &str) {
         self.asked = Some((Arc::clone(source), model.to_owned()));
+        self.began = self.base.clock.now();
+        (self.given, self.usage, self.text_bytes) = (false, None, 0);
     }
 
-    /// What it took, and whether that is a guess. A call that failed before its answer began took nothing.
-    fn tokens(&self) -> (TokenUsage, bool) {
-        match (self.usage, self.outcome) {
+    /// Whoever was asked does not answer, and perhaps another one is asked. What the prompt took there is counted now; who
+    /// took nothing is only named if they were the last.
+    pub(super) fn gave_up(&mut self) {
+        if self.given || self.usage.is_some() {
+            self.count(Outcome::Failed);
+        }
+    }
+
+    /// What it took, and whether that is a guess.
+    fn tokens(&self, outcome: Outcome) -> (TokenUsage, bool) {
+        match (self.usage, outcome) {
             (Some(usage), _) => (usage, false),
-            (None, Outcome::Failed) if self.text_bytes == 0 => (TokenUsage::default(), false),
+            (None, Outcome::Failed) if !self.given => (TokenUsage::default(), false),
             (None, _) => {
                 let completion_tokens = tokens(self.text_bytes);
                 (TokenUsage { prompt_tokens: self.prompt_tokens, completion_tokens }, true)
             }
         }
     }
-}
 
-impl Drop for Call {
-    fn drop(&mut self) {
-        let Some(admitted) = self.admitted.take() else { return };
-        // Nobody was asked: nothing was taken.
+    /// Adds a line for whoever was asked, once.
+    fn count(&mut self, ended: Outcome) {
         let Some((source, model)) = self.asked.take() else { return };
         let now = self.base.clock.now();
-        let (tokens, estimated) = self.tokens();
-        admitted.settle(now.month_start(), tokens.total());
-        let outcome = source.count(self.outcome);
+        let (tokens, estimated) = self.tokens(ended);
+        self.admitted.add(now.month_start(), tokens.total());
+        let outcome = source.count(ended);
         self.base.metrics.llm_tokens.inc_by(tokens.total());
         let duration_ms = u64::try_from(now.since(self.began).as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
@@ -154,10 +174,16 @@ impl Drop for Call {
             model,
             tokens,
             estimated,
-            outcome: self.outcome,
+            outcome: ended,
             at: now,
             duration_ms,
         };
-        self.ledger.add(record, Arc::clone(&self.bot));
+        self.ledger.add(record, Arc::clone(&self.bot), None);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.count(self.outcome);
     }
 }

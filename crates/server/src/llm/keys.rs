@@ -18,7 +18,7 @@ use aws_lc_rs::digest;
 use futures_util::StreamExt as _;
 use http::HeaderMap;
 
-use super::admission::{Calls, KeyBudget};
+use super::admission::{Gates, KeyBudget};
 use crate::{
     app::Base,
     config::seconds,
@@ -41,7 +41,7 @@ pub(super) struct Bot {
     pub(super) purse: Arc<Purse>,
     /// What the plan allows this key alone.
     pub(super) key: Option<KeyBudget>,
-    pub(super) calls: Arc<Calls>,
+    pub(super) gates: Gates,
 }
 
 /// All that are known.
@@ -55,7 +55,7 @@ pub(super) struct Keys {
 #[derive(Default)]
 struct Known {
     bots: HashMap<Hash, (Arc<Bot>, Timestamp)>,
-    calls: HashMap<TenantId, Arc<Calls>>,
+    gates: HashMap<TenantId, Gates>,
     /// Grows when anything is forgotten: what was read before that is not remembered.
     forgotten: u64,
 }
@@ -118,17 +118,17 @@ impl Keys {
             KeyBudget { amount, purse }
         });
         let purse = self.purses.of(&tenant.id, Account::Tokens);
-        let calls = self.calls(&tenant.id);
-        Ok(Bot { id, tenant: tenant.id.clone(), amount: plan.tokens(), purse, key, calls })
+        let gates = self.gates(&tenant.id);
+        Ok(Bot { id, tenant: tenant.id.clone(), amount: plan.tokens(), purse, key, gates })
     }
 
     /// Never a second count for one tenant.
-    fn calls(&self, tenant: &TenantId) -> Arc<Calls> {
+    fn gates(&self, tenant: &TenantId) -> Gates {
         let mut known = self.lock();
-        if known.calls.len() >= REMEMBERED_MAX {
-            known.calls.retain(|_, calls| Arc::strong_count(calls) > 1);
+        if known.gates.len() >= REMEMBERED_MAX {
+            known.gates.retain(|_, gates| gates.are_used());
         }
-        Arc::clone(known.calls.entry(tenant.clone()).or_default())
+        known.gates.entry(tenant.clone()).or_default().clone()
     }
 
     fn remember(&self, hash: Hash, bot: &Arc<Bot>, now: Timestamp, forgotten: u64) {

@@ -1,8 +1,8 @@
 //! Writes usage records, off the path of every request.
 //!
 //! A record waits at most [`WRITE_EVERY`], and then for one write: that much is lost when the process is killed, nothing when
-//! it is stopped. Records that cannot be written wait, and when too many do, no further call is let in. What a record took
-//! is settled with its tenant's budget in the transaction that writes it.
+//! it is stopped. Records that cannot be written wait, and when too many do, no further call is let in; what becomes of them
+//! is `rounds`' to say. What a record took is settled with its tenant's budget in the transaction that writes it.
 
 use std::{
     mem,
@@ -13,7 +13,11 @@ use std::{
 use astrfleet_core::{Error, Result, id::TenantId, time::Timestamp, usage::UsageRecord};
 use tokio::{runtime::Handle, time::sleep};
 
-use super::keys::Bot;
+use super::{
+    admission::UnderWay,
+    keys::Bot,
+    rounds::{self, Round},
+};
 use crate::{app::Base, problem::chain, quota::Purse};
 
 /// The longest that a record waits to be written with others.
@@ -35,20 +39,23 @@ pub(super) struct Ledger {
 
 #[derive(Default)]
 struct Waiting {
-    records: Vec<Line>,
+    records: Vec<rounds::Waiting<Line>>,
     writing: bool,
 }
 
 /// A record, and whose budgets it is settled with.
+#[derive(Clone)]
 struct Line {
     record: UsageRecord,
     bot: Arc<Bot>,
+    /// What waits for this to be written, where something does.
+    _hit: Option<Arc<UnderWay>>,
 }
 
 impl Line {
     /// What is written together.
-    fn batch(&self) -> (&TenantId, Timestamp) {
-        (&self.record.tenant_id, self.record.at.month_start())
+    fn batch(&self) -> (TenantId, Timestamp) {
+        (self.record.tenant_id.clone(), self.record.at.month_start())
     }
 }
 
@@ -69,10 +76,10 @@ impl Ledger {
         Err(Error::unavailable("the usage ledger", "too many usage records wait for the store"))
     }
 
-    /// Adds a record of a call of `bot`.
-    pub(super) fn add(self: &Arc<Self>, record: UsageRecord, bot: Arc<Bot>) {
+    /// Adds a record of a call of `bot`. What is under way as `hit` ends when it is written.
+    pub(super) fn add(self: &Arc<Self>, record: UsageRecord, bot: Arc<Bot>, hit: Option<UnderWay>) {
         let mut waiting = self.lock();
-        waiting.records.push(Line { record, bot });
+        waiting.records.push(rounds::Waiting::new(Line { record, bot, _hit: hit.map(Arc::new) }));
         if waiting.writing {
             return;
         }
@@ -92,7 +99,7 @@ impl Ledger {
                 () = sleep(pause) => {}
                 () = self.base.stop.cancelled(), if failures == 0 => {}
             }
-            let mut batch = {
+            let waiting = {
                 let mut waiting = self.lock();
                 if waiting.records.is_empty() {
                     waiting.writing = false;
@@ -100,8 +107,11 @@ impl Ledger {
                 }
                 mem::take(&mut waiting.records)
             };
-            batch.sort_by(|one, other| (one.batch(), &one.record.id).cmp(&(other.batch(), &other.record.id)));
-            let Err((unwritten, error)) = self.append(batch).await else {
+            let Round { unwritten, left_out, error } = rounds::round(waiting, Line::batch, settle).await;
+            for (lines, error) in left_out {
+                leave_out(&lines, &error);
+            }
+            let Some(error) = error else {
                 failures = 0;
                 continue;
             };
@@ -121,31 +131,30 @@ impl Ledger {
         }
     }
 
-    /// Writes records that are sorted by tenant and month. Gives back those that could not be, but may be later.
-    async fn append(&self, mut batch: Vec<Line>) -> Result<(), (Vec<Line>, Error)> {
-        let mut done = 0;
-        for some in batch.chunk_by(|one, other| one.batch() == other.batch()) {
-            let (tenant, month) = some[0].batch();
-            let records: Vec<UsageRecord> = some.iter().map(|line| line.record.clone()).collect();
-            let (purse, keys) = (&some[0].bot.purse, keys(some));
-            match purse.settle(&keys, month, &records).await {
-                Ok(()) => {}
-                Err(error) if error.retryable() => return Err((batch.split_off(done), error)),
-                // A tenant that was erased meanwhile: nobody is left to be billed, and the others must not wait for it.
-                Err(error) => {
-                    let (tenant_id, records_count, error) = (tenant.as_str(), records.len(), chain(&error));
-                    tracing::error!(tenant_id, records = records_count, error, "usage records cannot be stored");
-                    purse.forget(&keys, month, &records);
-                }
-            }
-            done += some.len();
-        }
-        Ok(())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes lines of one tenant and month.
+async fn settle(lines: Vec<Line>) -> Result<()> {
+    let Some(first) = lines.first() else { return Ok(()) };
+    let records: Vec<UsageRecord> = lines.iter().map(|line| line.record.clone()).collect();
+    first.bot.purse.settle(&keys(&lines), first.record.at.month_start(), &records).await
+}
+
+/// Of a tenant that was erased meanwhile, so that nobody is left to be billed; or a line that the store cannot hold.
+fn leave_out(lines: &[Line], error: &Error) {
+    let Some(first) = lines.first() else { return };
+    let records: Vec<UsageRecord> = lines.iter().map(|line| line.record.clone()).collect();
+    tracing::error!(
+        tenant_id = %first.record.tenant_id,
+        records = records.len(),
+        tokens = records.iter().map(|record| record.tokens.total()).sum::<u64>(),
+        error = chain(error),
+        "usage records cannot be stored and are left out"
+    );
+    first.bot.purse.forget(&keys(lines), first.record.at.month_start(), &records);
 }
 
 /// The budgets of the keys, each once, in the order in which everybody takes them.

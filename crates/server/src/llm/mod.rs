@@ -2,7 +2,7 @@
 //!
 //! A call is let in by `keys` and `admission`, read by `request`, answered by one of `provider`s (or `demo`, or `cache`),
 //! passed on by `answer`, counted by `call` and `ledger`. Nothing here logs what anybody wrote, and nothing keeps it but
-//! the cache, in memory, where it is switched on.
+//! the cache, where it is switched on.
 
 mod admission;
 mod answer;
@@ -14,8 +14,10 @@ pub mod error;
 mod failures;
 mod keys;
 mod ledger;
+mod prompt;
 mod provider;
 mod request;
+mod rounds;
 mod scan;
 
 use std::{
@@ -31,14 +33,13 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     admission::Admitted,
-    answer::Streamed,
+    answer::{Opened, Streamed},
     cache::{Answers, Slot},
     call::{Call, Source},
     error::OpenAiError,
@@ -47,7 +48,7 @@ use self::{
     ledger::Ledger,
     provider::{HttpClient, Provider, Trouble},
     request::ChatRequest,
-    scan::Usage,
+    scan::{Usage, tells_of_an_error},
 };
 use crate::{
     app::{App, Base},
@@ -64,7 +65,7 @@ pub struct Service {
     ledger: Arc<Ledger>,
     failures: Arc<Failures>,
     client: HttpClient,
-    providers: Vec<Provider>,
+    providers: Vec<Arc<Provider>>,
     demo: Arc<Source>,
     answers: Answers,
 }
@@ -75,20 +76,26 @@ struct Whole {
     usage: Option<Usage>,
 }
 
+/// What a provider gave.
+enum Answered {
+    Whole(Bytes),
+    Stream(Opened),
+}
+
 impl Service {
     /// Prepares the upstreams.
     ///
     /// # Errors
     /// [`astrfleet_core::Error::Invalid`] where an upstream's address cannot be read.
     pub fn new(base: Arc<Base>, tenants: Arc<tenant::Service>) -> Result<Self> {
-        let providers = provider::providers(&base.config.llm, &base.metrics)?;
+        let providers = provider::providers(&base.config.llm, &base.metrics, &base.clock)?;
         Ok(Self {
             keys: Arc::new(Keys::new(Arc::clone(&base), tenants)),
             ledger: Arc::new(Ledger::new(Arc::clone(&base))),
             failures: Arc::new(Failures::new(Arc::clone(&base.clock))),
             client: provider::client(&providers)?,
             demo: Arc::new(Source::new(demo::MODEL, &base.metrics)),
-            answers: Answers::new(&base.config.llm.cache, &base.metrics),
+            answers: Answers::new(&base.config.llm.cache, &base.metrics, &base.cache),
             providers,
             base,
         })
@@ -113,7 +120,7 @@ impl Service {
             return Ok(vec![demo::MODEL.to_owned()]);
         }
         let configured = self.base.config.llm.model.as_str();
-        let others: BTreeSet<&str> = self.providers.iter().flat_map(Provider::known_models).collect();
+        let others: BTreeSet<&str> = self.providers.iter().flat_map(|provider| provider.known_models()).collect();
         let others = others.into_iter().filter(|model| *model != configured);
         Ok([configured].into_iter().chain(others).map(str::to_owned).collect())
     }
@@ -124,8 +131,11 @@ impl Service {
         let request = ChatRequest::read(self.read(body).await?)?;
         self.ledger.has_room()?;
         let slot = self.answers.slot(&bot.tenant, &request);
-        if let Some(known) = slot.as_ref().and_then(Slot::known) {
-            Call::count_cached(&self.base, &self.ledger, &self.answers.source, &bot, &request.model);
+        if let Some(slot) = &slot
+            && let Some(known) = slot.known().await
+        {
+            let hit = bot.gates.hit(self.base.config.llm.concurrent_calls)?;
+            Call::count_cached(&self.base, &self.ledger, &self.answers.source, &bot, hit, &request.model);
             return Ok(known);
         }
         let mut call = self.admit(&bot, &request).await.inspect_err(|error| self.note(&bot, error))?;
@@ -169,7 +179,7 @@ impl Service {
         let (mut next, mut left_out) = (self.providers.iter(), VecDeque::new());
         loop {
             let provider = match next.next() {
-                Some(provider) if provider.begin(self.base.clock.now()) => provider,
+                Some(provider) if provider.begin() => provider,
                 Some(provider) => {
                     left_out.push_back(provider);
                     continue;
@@ -179,26 +189,22 @@ impl Service {
                     None => break,
                 },
             };
-            let model = provider.model(&request.model);
-            call.asks(&provider.source, model);
-            let trouble = match provider.ask(&self.client, request.body_for(model), request.stream).await {
-                Ok(answer) if request.stream && is_stream(answer.headers()) => {
-                    provider.worked(self.base.clock.now());
-                    return Ok(self.streamed(answer.into_body(), call, request, provider, slot));
-                }
-                Ok(answer) => match self.whole(answer.into_body(), &mut call, provider).await {
-                    Ok(body) => {
-                        provider.worked(self.base.clock.now());
-                        if let Some(slot) = slot {
-                            slot.keep(false, body.clone());
-                        }
-                        return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
+            let trouble = match self.ask_one(provider, &mut call, request).await {
+                Ok(Answered::Whole(body)) => {
+                    if let Some(slot) = slot {
+                        slot.keep(false, &body);
                     }
-                    Err(trouble) => trouble,
-                },
+                    return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
+                }
+                Ok(Answered::Stream(opened)) => {
+                    let streamed = Streamed::new(opened, call, Arc::clone(provider), Arc::clone(&self.failures));
+                    return Ok(stream_response(Body::new(streamed.kept_in(slot))));
+                }
                 Err(trouble) => trouble,
             };
-            provider.remember(&trouble, self.base.clock.now());
+            provider.remember(&trouble);
+            call.given = trouble.was_given();
+            call.gave_up();
             let stop = !trouble.try_another();
             // A provider's word about the request says more than another one's silence.
             if stop || !matches!(last, Trouble::Request(..)) {
@@ -212,30 +218,31 @@ impl Service {
         Err(last)
     }
 
-    fn streamed(
-        &self,
-        answer: Incoming,
-        call: Call,
-        request: &ChatRequest,
-        provider: &Provider,
-        slot: Option<Slot>,
-    ) -> Response {
+    /// Asks one provider. Of a whole answer everything is known then, of a stream that it has begun.
+    async fn ask_one(&self, provider: &Provider, call: &mut Call, request: &ChatRequest) -> Result<Answered, Trouble> {
+        let model = provider.model(&request.model);
+        call.asks(&provider.source, model);
+        let answer = provider.ask(&self.client, request.body_for(model), request.stream).await?;
         let bytes_max = self.base.config.llm.max_answer_bytes;
-        let failures = Arc::clone(&self.failures);
-        let body = Streamed::new(answer, !request.wants_usage, call, failures, bytes_max, provider.timeout);
-        stream_response(Body::new(body.kept_in(slot)))
-    }
-
-    /// The answer, and what it took.
-    async fn whole(&self, answer: Incoming, call: &mut Call, provider: &Provider) -> Result<Bytes, Trouble> {
-        let body = provider.read_whole(answer, self.base.config.llm.max_answer_bytes).await?;
+        if request.stream && is_stream(answer.headers()) {
+            let opening = Opened::read(answer.into_body(), !request.wants_usage, bytes_max, provider.timeout);
+            return opening.await.map(Answered::Stream);
+        }
+        let (body, ended) = provider.read_whole(answer.into_body(), bytes_max).await;
+        call.text_bytes = body.len() as u64;
+        ended?;
         let Ok(read) = serde_json::from_slice::<Whole>(&body) else {
-            return Err(Trouble::Failed("its answer is not JSON".to_owned()));
+            // An object without its end was an answer.
+            let is_cut = body.trim_ascii_start().starts_with(b"{");
+            return Err(if is_cut { Trouble::BrokeOff } else { Trouble::Failed }("its answer is not JSON".to_owned()));
         };
         call.usage = read.usage.and_then(Usage::tokens);
-        call.text_bytes = body.len() as u64;
+        if tells_of_an_error(&body) {
+            return Err(Trouble::Failed("it answered HTTP 200 and an error".to_owned()));
+        }
         call.outcome = Outcome::Complete;
-        Ok(body)
+        provider.worked();
+        Ok(Answered::Whole(body))
     }
 
     /// Keeps why a call was not let in, for whoever tells the bot's user.

@@ -11,14 +11,14 @@ use astrfleet_core::{
     Error, Result,
     circuit::{Circuit, Event, Rules},
     message::Failure,
-    time::Timestamp,
+    ports::Clock,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -30,7 +30,7 @@ use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
-use super::{cache, call::Source, error::OpenAiError};
+use super::{cache, call::Source, error::OpenAiError, prompt::Prompt};
 use crate::{
     config::{LlmConfig, UpstreamConfig, seconds},
     metrics::{Metrics, UpstreamLabel},
@@ -49,10 +49,11 @@ const RULES: Rules = Rules { failures: 3, open: Duration::from_secs(10), open_ma
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// Asks over kept connections.
-pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Prompt>;
 
 /// One provider.
 pub(super) struct Provider {
+    clock: Arc<dyn Clock>,
     pub(super) source: Arc<Source>,
     uri: Uri,
     authorization: Option<HeaderValue>,
@@ -75,7 +76,14 @@ pub(super) enum Trouble {
         retry_after: Option<u64>,
     },
     /// No answer in time.
-    Timeout,
+    Timeout {
+        /// Whether it was given the prompt.
+        given: bool,
+    },
+    /// It was given the prompt, and its answer is none, or not whole; the text is for the log.
+    BrokeOff(String),
+    /// Its answer is longer than is passed on: another one's would be, too.
+    TooLong,
     /// Anything else; the text is for the log.
     Failed(String),
 }
@@ -84,15 +92,16 @@ pub(super) enum Trouble {
 ///
 /// # Errors
 /// [`Error::Invalid`].
-pub(super) fn providers(config: &LlmConfig, metrics: &Metrics) -> Result<Vec<Provider>> {
-    config.upstreams.iter().map(|upstream| Provider::new(upstream, config, metrics)).collect()
+pub(super) fn providers(config: &LlmConfig, metrics: &Metrics, clock: &Arc<dyn Clock>) -> Result<Vec<Arc<Provider>>> {
+    let upstreams = config.upstreams.iter();
+    upstreams.map(|upstream| Provider::new(upstream, config, metrics, clock).map(Arc::new)).collect()
 }
 
 /// What asks them all.
 ///
 /// # Errors
 /// [`Error::Invalid`] where TLS is needed and this machine has no root certificates.
-pub(super) fn client(providers: &[Provider]) -> Result<HttpClient> {
+pub(super) fn client(providers: &[Arc<Provider>]) -> Result<HttpClient> {
     let mut http = HttpConnector::new();
     http.set_nodelay(true);
     http.set_connect_timeout(Some(CONNECT));
@@ -120,7 +129,7 @@ pub(super) fn client(providers: &[Provider]) -> Result<HttpClient> {
 }
 
 impl Provider {
-    fn new(config: &UpstreamConfig, llm: &LlmConfig, metrics: &Metrics) -> Result<Self> {
+    fn new(config: &UpstreamConfig, llm: &LlmConfig, metrics: &Metrics, clock: &Arc<dyn Clock>) -> Result<Self> {
         let invalid = |what: &str| Error::invalid("llm.upstreams", format!("{what} of `{}`", config.name));
         if config.name == cache::SOURCE {
             return Err(Error::invalid(
@@ -143,6 +152,7 @@ impl Provider {
         }
         let label = UpstreamLabel { upstream: config.name.clone() };
         Ok(Self {
+            clock: Arc::clone(clock),
             source: Arc::new(Source::new(&config.name, metrics)),
             uri,
             authorization,
@@ -166,34 +176,39 @@ impl Provider {
     }
 
     /// Begins a call, if it may begin: not where it failed so often, so lately, that others are asked before it.
-    pub(super) fn begin(&self, now: Timestamp) -> bool {
-        let mut circuit = self.circuit();
-        let admits = circuit.admits(milliseconds(now));
+    pub(super) fn begin(&self) -> bool {
+        let (mut circuit, now) = (self.circuit(), self.now_ms());
+        let admits = circuit.admits(now);
         if admits {
-            *circuit = circuit.next(Event::Called, milliseconds(now), RULES);
+            *circuit = circuit.next(Event::Called, now, RULES);
             self.show(*circuit);
         }
         admits
     }
 
-    /// What was asked of it is answered.
-    pub(super) fn worked(&self, now: Timestamp) {
+    /// What was asked of it is answered, to the end.
+    pub(super) fn worked(&self) {
         let mut circuit = self.circuit();
         if !circuit.is_calm() {
-            *circuit = circuit.next(Event::Answered, milliseconds(now), RULES);
+            *circuit = circuit.next(Event::Answered, self.now_ms(), RULES);
             self.show(*circuit);
         }
     }
 
-    fn failed(&self, now: Timestamp) {
+    /// It does not answer, or not to the end.
+    pub(super) fn failed(&self) {
         let mut circuit = self.circuit();
         let was_open = matches!(*circuit, Circuit::Open { .. });
-        *circuit = circuit.next(Event::Failed, milliseconds(now), RULES);
+        *circuit = circuit.next(Event::Failed, self.now_ms(), RULES);
         if !was_open && matches!(*circuit, Circuit::Open { .. }) {
             self.opened.inc();
             tracing::warn!(upstream = self.source.name, "a provider fails again and again: others are asked before it");
         }
         self.show(*circuit);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn show(&self, circuit: Circuit) {
@@ -215,45 +230,60 @@ impl Provider {
         body: Bytes,
         stream: bool,
     ) -> Result<Response<Incoming>, Trouble> {
-        match timeout(self.timeout, client.request(self.request(body, stream))).await {
+        let (prompt, given) = Prompt::new(body);
+        match timeout(self.timeout, client.request(self.request(prompt, stream))).await {
             Ok(Ok(response)) if response.status().is_success() => Ok(response),
             Ok(Ok(response)) => Err(self.refusal(response).await),
+            Ok(Err(error)) if given.is_given() => Err(Trouble::BrokeOff(chain(&error))),
             Ok(Err(error)) => Err(Trouble::Failed(chain(&error))),
-            Err(_) => Err(Trouble::Timeout),
+            Err(_) => Err(Trouble::Timeout { given: given.is_given() }),
         }
     }
 
-    /// Reads an answer to its end.
-    pub(super) async fn read_whole(&self, body: Incoming, bytes_max: u64) -> Result<Bytes, Trouble> {
+    /// Reads an answer, and what is wrong with it where it does not come to its end.
+    pub(super) async fn read_whole(&self, mut body: Incoming, bytes_max: u64) -> (Bytes, Result<(), Trouble>) {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        match timeout(self.timeout, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
-            Ok(Err(error)) => Err(Trouble::Failed(format!("its answer broke off: {error}"))),
-            Err(_) => Err(Trouble::Timeout),
-        }
+        let mut read = BytesMut::new();
+        let reading = async {
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| Trouble::BrokeOff(format!("its answer broke off: {error}")))?;
+                let Ok(data) = frame.into_data() else { continue };
+                if data.len() > bytes_max - read.len() {
+                    return Err(Trouble::TooLong);
+                }
+                read.extend_from_slice(&data);
+            }
+            Ok(())
+        };
+        let ended = timeout(self.timeout, reading).await.unwrap_or(Err(Trouble::Timeout { given: true }));
+        (read.freeze(), ended)
     }
 
     /// Notes why it did not answer.
-    pub(super) fn remember(&self, trouble: &Trouble, now: Timestamp) {
+    pub(super) fn remember(&self, trouble: &Trouble) {
         let name = &self.source.name;
         match trouble {
             // It works, and is right.
-            Trouble::Request(..) => return self.worked(now),
+            Trouble::Request(..) => return self.worked(),
+            Trouble::TooLong => {
+                tracing::warn!(upstream = name, "a provider's answer is longer than llm.max_answer_bytes");
+                return self.worked();
+            }
             Trouble::Busy { .. } => {
                 tracing::warn!(upstream = name, error_code = "busy", "a provider refuses calls for now");
             }
-            Trouble::Timeout => {
+            Trouble::Timeout { .. } => {
                 tracing::warn!(upstream = name, error_code = "timeout", "a provider did not answer in time");
             }
-            Trouble::Failed(error) => {
+            Trouble::BrokeOff(error) | Trouble::Failed(error) => {
                 tracing::warn!(upstream = name, error_code = "model_failed", error, "a provider failed");
             }
         }
-        self.failed(now);
+        self.failed();
     }
 
-    fn request(&self, body: Bytes, stream: bool) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
+    fn request(&self, prompt: Prompt, stream: bool) -> Request<Prompt> {
+        let mut request = Request::new(prompt);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
@@ -301,17 +331,23 @@ impl Provider {
     }
 }
 
-fn milliseconds(now: Timestamp) -> u64 {
-    u64::try_from(now.micros() / 1_000).unwrap_or(0)
-}
-
 impl Trouble {
+    /// Whether the provider was given the prompt and did not refuse it.
+    pub(super) fn was_given(&self) -> bool {
+        match self {
+            Self::Timeout { given } => *given,
+            Self::BrokeOff(_) | Self::TooLong => true,
+            Self::Request(..) | Self::Busy { .. } | Self::Failed(_) => false,
+        }
+    }
+
     /// Whether another provider may do better.
     pub(super) fn try_another(&self) -> bool {
         match self {
             // Another one may have the model.
             Self::Request(status, _) => *status == StatusCode::NOT_FOUND,
-            Self::Busy { .. } | Self::Timeout | Self::Failed(_) => true,
+            Self::TooLong => false,
+            Self::Busy { .. } | Self::Timeout { .. } | Self::BrokeOff(_) | Self::Failed(_) => true,
         }
     }
 
@@ -322,7 +358,9 @@ impl Trouble {
                 format!("the model refused this request (HTTP {}): try a shorter or another one", status.as_u16())
             }
             Self::Busy { .. } => "the model's provider is at its limit: try again in a moment".to_owned(),
-            Self::Timeout => "the model did not answer in time: try again".to_owned(),
+            Self::Timeout { .. } => "the model did not answer in time: try again".to_owned(),
+            Self::BrokeOff(_) => return broke_off(),
+            Self::TooLong => "the model's answer is longer than is passed on: ask for a shorter one".to_owned(),
             Self::Failed(_) => {
                 "the model cannot be reached: try again, and tell the platform's administrator if it lasts".to_owned()
             }
@@ -336,21 +374,22 @@ impl Trouble {
         match self {
             Self::Request(status, body) => OpenAiError::from_provider(status, body),
             Self::Busy { retry_after } => OpenAiError::coded("too_many", detail).retry_after(retry_after.unwrap_or(1)),
-            Self::Timeout => OpenAiError::coded("timeout", detail),
-            Self::Failed(_) => OpenAiError::coded("bad_gateway", detail),
+            Self::Timeout { .. } => OpenAiError::coded("timeout", detail),
+            Self::BrokeOff(_) | Self::TooLong | Self::Failed(_) => OpenAiError::coded("bad_gateway", detail),
         }
     }
 }
 
-/// What a bot's user is told when a stream broke off.
+/// What a bot's user is told when an answer broke off.
 pub(super) fn broke_off() -> Failure {
     Failure { code: "model_failed".to_owned(), detail: "the model's answer broke off: try again".to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, sync::Arc};
 
+    use astrfleet_core::ports::{Clock, testing::FixedClock};
     use bytes::Bytes;
 
     use super::Provider;
@@ -377,7 +416,8 @@ mod tests {
             models: BTreeMap::new(),
             timeout_s: 1,
         };
-        Provider::new(&config, &llm, &Metrics::default())
+        let clock: Arc<dyn Clock> = Arc::new(FixedClock::at(0));
+        Provider::new(&config, &llm, &Metrics::default(), &clock)
     }
 
     #[test]

@@ -75,8 +75,8 @@ impl ChatRequest {
             serde_json::from_slice(&body).map_err(|error| Error::invalid("body", format!("is not valid: {error}")))?;
         let model = serde_json::from_str::<String>(read.model.get())
             .ok()
-            .filter(|model| (1..=MODEL_NAME_MAX).contains(&model.len()))
-            .ok_or_else(|| Error::invalid("model", "must be the name of a model"))?;
+            .filter(|model| (1..=MODEL_NAME_MAX).contains(&model.len()) && !model.contains(char::is_control))
+            .ok_or_else(|| Error::invalid("model", "must be the name of a model, without control characters"))?;
         let at = |value: &RawValue| {
             let begin = value.get().as_ptr().addr() - body.as_ptr().addr();
             begin..begin + value.get().len()
@@ -214,6 +214,8 @@ mod tests {
             "{}",
             r#"{"model":1}"#,
             r#"{"model":""}"#,
+            r#"{"model":"a\u0000b"}"#,
+            r#"{"model":"a\nb"}"#,
             r#"{"model":"a","model":"b"}"#,
             r#"{"model":"a","stream":"yes"}"#,
             r#"{"model":"a","stream_options":[]}"#,

@@ -10,6 +10,7 @@ use astrfleet_core::message::TokenUsage;
 use bytes::Bytes;
 use memchr::{memchr, memchr2, memmem};
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 
 /// A line that is longer than this when its end is not in sight is no usage chunk: it passes uninspected.
 const LINE_MAX: usize = 16 << 10;
@@ -30,6 +31,8 @@ pub(super) struct Scanner {
     pub(super) usage: Option<TokenUsage>,
     /// Bytes of text that have passed.
     pub(super) text_bytes: u64,
+    /// An event has passed, and not only a comment that keeps the connection.
+    pub(super) began: bool,
     /// `[DONE]` has passed.
     pub(super) done: bool,
     /// The provider told of an error in the middle of its stream.
@@ -97,7 +100,7 @@ impl Scanner {
         let rest = &data[at..];
         let mut passed = data.len();
         if rest.len() > LINE_MAX {
-            self.skipping = true;
+            (self.skipping, self.began) = (true, true);
             self.text_bytes += rest.len() as u64;
         } else if !rest.is_empty() {
             self.held = rest.to_vec();
@@ -126,11 +129,12 @@ impl Scanner {
         }
         let Some(data) = line.strip_prefix(b"data:") else { return false };
         let data = data.trim_ascii();
+        self.began = true;
         if data == b"[DONE]" {
             self.done = true;
             return false;
         }
-        self.error |= data.starts_with(b"{\"error\"");
+        self.error |= tells_of_an_error(data);
         self.text_bytes += text_bytes(data);
         if !has_usage(data) {
             return false;
@@ -157,6 +161,25 @@ fn without(data: &Bytes, hidden: &[Range<usize>]) -> Bytes {
     }
     kept.extend_from_slice(&data[from..]);
     kept.into()
+}
+
+/// What an answer, or a piece of one, says beside the answer.
+#[derive(Deserialize)]
+struct Beside {
+    error: Option<Value>,
+}
+
+/// Whether it is an error, though its status was 200.
+pub(super) fn tells_of_an_error(data: &[u8]) -> bool {
+    // Nothing is parsed where the name is not in it: within a text its quotes would be escaped.
+    if memmem::find(data, b"\"error\"").is_none() {
+        return false;
+    }
+    match serde_json::from_slice::<Beside>(data).map(|beside| beside.error) {
+        Ok(Some(Value::Object(error))) => !error.is_empty(),
+        Ok(Some(Value::String(error))) => !error.is_empty(),
+        _ => false,
+    }
 }
 
 /// Whether `"usage":{` stands in it. Within a text its quotes would be escaped.
@@ -251,9 +274,26 @@ mod tests {
 
     #[test]
     fn an_error_in_the_stream_is_noticed() {
+        for (data, error) in [
+            (json!({"error": {"message": "no"}}), true),
+            (json!({"id": "1", "choices": [], "error": {"code": 502}}), true),
+            (json!({"error": "overloaded"}), true),
+            (json!({"error": null, "choices": []}), false),
+            (json!({"choices": [{"delta": {"content": "\"error\":{}"}, "finish_reason": "error"}]}), false),
+        ] {
+            let mut scanner = Scanner::new(true);
+            scanner.feed(format!("data: {data}\n\n").into());
+            assert_eq!((scanner.began, scanner.error), (true, error), "{data}");
+        }
+    }
+
+    #[test]
+    fn a_comment_is_no_event() {
         let mut scanner = Scanner::new(true);
-        scanner.feed(Bytes::from_static(b"data: {\"error\":{\"message\":\"no\"}}\n\n"));
-        assert!(scanner.error);
+        scanner.feed(Bytes::from_static(b": keep-alive\n\ndata: {\"choices\""));
+        assert!(!scanner.began);
+        scanner.feed(Bytes::from_static(b":[]}\n"));
+        assert!(scanner.began);
     }
 
     fn stream() -> impl Strategy<Value = (Vec<(String, bool)>, bool)> {

@@ -4,5 +4,5 @@
 pub mod notices;
 pub mod purse;
 
-pub use notices::Notices;
+pub use notices::{Notices, Seen};
 pub use purse::{Portion, Purse, Purses};

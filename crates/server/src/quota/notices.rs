@@ -47,6 +47,15 @@ pub struct Seen {
     pub used: u64,
 }
 
+impl Seen {
+    /// A quota of a whole tenant, as it is now.
+    #[must_use]
+    pub fn now(tenant: &TenantId, kind: Kind, amount: Amount, used: u64, now: Timestamp) -> Self {
+        let name = kind.name().to_owned();
+        Self { tenant: tenant.clone(), name, kind, period: kind.period(now), amount, used }
+    }
+}
+
 impl Notices {
     /// Nothing told yet.
     #[must_use]
@@ -88,8 +97,24 @@ impl Notices {
     }
 
     async fn tell(&self, seen: &Seen, level: Level) -> Result<()> {
-        let (store, now) = (&self.base.store, self.base.clock.now());
-        if !store.budgets(&seen.tenant).notice(&seen.name, seen.period, level, now).await? {
+        let entry = NewEntry {
+            id: self.base.ids.audit(),
+            tenant_id: Some(seen.tenant.clone()),
+            at: self.base.clock.now(),
+            actor: "system".to_owned(),
+            action: format!("quota.{}", level.name()),
+            target: seen.tenant.to_string(),
+            detail: json!({
+                "quota": seen.name,
+                "limit": seen.amount.limit,
+                "hard_limit": seen.amount.hard(),
+                "used": seen.used,
+                "period": seen.period,
+            }),
+            request_id: self.base.ids.request().to_string(),
+        };
+        let budgets = self.base.store.budgets(&seen.tenant);
+        if !budgets.notice(&seen.name, seen.period, level, &entry).await? {
             return Ok(());
         }
         self.base
@@ -105,23 +130,6 @@ impl Notices {
             used = seen.used,
             "a tenant is told of its quota"
         );
-        let entry = NewEntry {
-            id: self.base.ids.audit(),
-            tenant_id: Some(seen.tenant.clone()),
-            at: now,
-            actor: "system".to_owned(),
-            action: format!("quota.{}", level.name()),
-            target: seen.tenant.to_string(),
-            detail: json!({
-                "quota": seen.name,
-                "limit": seen.amount.limit,
-                "hard_limit": seen.amount.hard(),
-                "used": seen.used,
-                "period": seen.period,
-            }),
-            request_id: self.base.ids.request().to_string(),
-        };
-        store.audit(Some(&seen.tenant)).append(&entry).await?;
         Ok(())
     }
 

@@ -382,6 +382,11 @@ impl Drop for Asking<'_> {
 }
 
 impl Portion {
+    /// Counts what a part of it took, in the period in which that ended. The rest is still reserved.
+    pub fn add(&self, period: Timestamp, took: u64) {
+        self.purse.with(period, |share| share.end(0, took));
+    }
+
     /// Counts what it took, in the period in which it ended; the rest is free again.
     pub fn settle(mut self, period: Timestamp, took: u64) {
         self.ended = true;

@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use astrfleet_core::{
     Error,
+    audit::NewEntry,
     budget::{Account, Ask, Granted, Held, Settled},
     id::TenantId,
     message::Message,
+    page::PageRequest,
     ports::{BudgetHolder, Budgets, Store},
     quota::{Kind, Level},
     time::Timestamp,
 };
 
 use super::{
+    audit::entry,
     messages::{accepted, message},
     sessions::stored_session,
     store::{Make, NOW},
@@ -25,6 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn holder(name: &str, ttl: Duration) -> BudgetHolder {
     BudgetHolder { name: name.to_owned(), ttl }
+}
+
+/// What stands in the audit log of a tenant that is told of a quota.
+#[must_use]
+pub fn told(make: &Make, tenant: &TenantId) -> NewEntry {
+    entry(make, Some(tenant), "quota.warning")
 }
 
 /// A call of `need` waits, and `extra` would be welcome.
@@ -50,10 +59,11 @@ pub async fn all(store: &dyn Store, make: &Make) {
 }
 
 /// Puts a row of `tenant` into every table of budgets.
-pub async fn fill(store: &dyn Store, tenant: &TenantId) {
+pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId) {
     let budgets = store.budgets(tenant);
     tokens(&*budgets, 1_000, &holder("one", LONG), for_call(10, 0)).await;
-    assert!(budgets.notice("tokens_per_month", NOW.month_start(), Level::Warning, NOW).await.unwrap());
+    let told = budgets.notice("tokens_per_month", NOW.month_start(), Level::Warning, &told(make, tenant)).await;
+    assert!(told.unwrap());
 }
 
 async fn leases_share_what_is_left(store: &dyn Store, make: &Make) {
@@ -100,7 +110,7 @@ async fn what_is_settled_is_counted_once(store: &dyn Store, make: &Make) {
         assert_eq!(settled, [Settled { account: Account::Tokens, lives: true, spent: Some(50) }], "twice is once");
     }
     assert_eq!(ledger.tokens_since(month).await.unwrap(), 50);
-    assert_eq!(ledger.list(&astrfleet_core::page::PageRequest::first()).await.unwrap().items.len(), 2);
+    assert_eq!(ledger.list(&PageRequest::first()).await.unwrap().items.len(), 2);
     let other = tokens(&*budgets, 1_000, &holder("other", LONG), for_call(1, 0)).await;
     assert_eq!((other.spent, other.others), (50, 50), "what was written is spent, and not leased any more");
 
@@ -232,6 +242,8 @@ async fn a_notice_is_given_once_a_period(store: &dyn Store, make: &Make) {
     let tenant = make.stored_tenant(store, "budget-notices").await;
     let (budgets, day) = (store.budgets(&tenant), NOW.day_start());
     let tomorrow = day.plus(Duration::from_hours(24));
+    let log = store.audit(Some(&tenant));
+    let mut entries = 0;
     for (quota, period, level, is_new) in [
         ("messages_per_day", day, Level::Warning, true),
         ("messages_per_day", day, Level::Warning, false),
@@ -239,8 +251,14 @@ async fn a_notice_is_given_once_a_period(store: &dyn Store, make: &Make) {
         ("storage_bytes", day, Level::Warning, true),
         ("messages_per_day", tomorrow, Level::Warning, true),
     ] {
-        assert_eq!(budgets.notice(quota, period, level, NOW).await.unwrap(), is_new, "{quota} {level:?}");
+        let entry = told(make, &tenant);
+        assert_eq!(budgets.notice(quota, period, level, &entry).await.unwrap(), is_new, "{quota} {level:?}");
+        entries += usize::from(is_new);
+        assert_eq!(log.list(&PageRequest::first()).await.unwrap().items.len(), entries, "told in the audit log, once");
     }
+    let nobody = make.ids.tenant();
+    let missing = store.budgets(&nobody).notice("storage_bytes", day, Level::Warning, &told(make, &nobody)).await;
+    assert!(matches!(missing, Err(Error::NotFound { what: "tenant" })), "{missing:?}");
 }
 
 async fn another_tenants_lines_are_refused(store: &dyn Store, make: &Make) {

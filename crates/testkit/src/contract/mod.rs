@@ -9,6 +9,7 @@ pub mod blocklist;
 pub mod bridge;
 pub mod budgets;
 pub mod bus;
+pub mod cache;
 pub mod events;
 pub mod exports;
 pub mod idempotency;

@@ -178,5 +178,5 @@ pub async fn fill(store: &dyn Store, make: &Make, tenant: &TenantId, owner: &Use
     let seen = store.webhooks(tenant).seen(&webhook.id).await.unwrap();
     assert!(store.webhooks(tenant).fan_out(&webhook.id, seen, seen + 1, &[delivery], NOW).await.unwrap());
     store.usage(tenant).append(&[usage::line(make, tenant, NOW, 1, 2)]).await.unwrap();
-    budgets::fill(store, tenant).await;
+    budgets::fill(store, make, tenant).await;
 }

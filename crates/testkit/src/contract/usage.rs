@@ -93,6 +93,16 @@ pub async fn all(store: &dyn Store, make: &Make) {
     ours.append(&[absurd.clone(), UsageRecord { id: make.ids.usage(), ..absurd.clone() }]).await.unwrap();
     assert!(ours.tokens_since(NOW).await.unwrap() < 1 << 43, "what no model can mean spoils no sum");
 
+    let strange =
+        UsageRecord { model: "a\0b".to_owned(), upstream: "c\0".to_owned(), ..line(make, &tenant, NOW, 1, 1) };
+    ours.append(std::slice::from_ref(&strange)).await.unwrap();
+    let newest = ours.list(&PageRequest { limit: 1, after: None }).await.unwrap().items.remove(0);
+    assert_eq!(
+        (newest.model.as_str(), newest.upstream.as_str()),
+        ("a\u{fffd}b", "c\u{fffd}"),
+        "every name can be stored"
+    );
+
     assert!(matches!(theirs.append(&lines[..1]).await, Err(Error::Internal { .. })), "another tenant's line");
     assert_eq!(theirs.list(&PageRequest::first()).await.unwrap().items, []);
     assert_eq!(theirs.tokens_since(Timestamp::default()).await.unwrap(), 0);

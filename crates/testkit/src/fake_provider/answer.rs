@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::behaviour::{Behaviour, is_title_request, last_user_text, text_of};
+use super::behaviour::{Behaviour, HeadersOnly, is_title_request, last_user_text, text_of};
 
 /// One thing to do while answering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,9 @@ fn pieces(asked: &Asked, behaviour: &Behaviour) -> Vec<String> {
 
 /// The whole answer, step by step. `number` makes ids and times differ between requests.
 pub(super) fn steps(asked: &Asked, behaviour: &Behaviour, number: u64) -> Vec<Step> {
+    if let Some(instead) = behaviour.headers_only {
+        return headers_only(asked, instead);
+    }
     let calls_tool = behaviour.tool.as_deref().filter(|_| asked.tool_answer.is_none());
     match (asked.stream, calls_tool) {
         (true, None) => streamed_text(asked, behaviour, number),
@@ -102,6 +105,17 @@ pub(super) fn steps(asked: &Asked, behaviour: &Behaviour, number: u64) -> Vec<St
                     "function": {"name": tool, "arguments": arguments(behaviour)}}]});
             whole(asked, behaviour, number, &message, "tool_calls", 1)
         }
+    }
+}
+
+fn headers_only(asked: &Asked, instead: HeadersOnly) -> Vec<Step> {
+    let error = error_body(502, "the fake provider was told to fail late");
+    let error = if asked.stream { format!("data: {error}\n\n") } else { error.to_string() };
+    match instead {
+        HeadersOnly::Silence => vec![Step::Stall],
+        HeadersOnly::Death => vec![Step::Send(Bytes::from_static(b": soon\n\n")), Step::Die],
+        HeadersOnly::End => Vec::new(),
+        HeadersOnly::Error => vec![Step::Send(error.into())],
     }
 }
 

@@ -36,6 +36,21 @@ pub struct Behaviour {
     pub say: Option<String>,
     /// Ends the stream without its finish reason, usage and `[DONE]`: `#cut`.
     pub cut: bool,
+    /// Answers 200, and then this instead of an answer: `#headers=silence`.
+    pub headers_only: Option<HeadersOnly>,
+}
+
+/// What comes after headers that promise an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadersOnly {
+    /// Nothing, until released: `silence`.
+    Silence,
+    /// A comment, and then the connection is cut: `death`.
+    Death,
+    /// The end: `end`.
+    End,
+    /// An error in OpenAI's shape, as an event where a stream was asked for: `error`.
+    Error,
 }
 
 impl Behaviour {
@@ -78,11 +93,24 @@ impl Behaviour {
                 "args" => self.tool_arguments = Some(value.to_owned()),
                 "say" => self.say = Some(value.to_owned()),
                 "cut" => self.cut = true,
+                "headers" => self.headers_only = HeadersOnly::named(value),
                 "echo" => self = Self::default(),
                 _ => {}
             }
         }
         self
+    }
+}
+
+impl HeadersOnly {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "silence" => Some(Self::Silence),
+            "death" => Some(Self::Death),
+            "end" => Some(Self::End),
+            "error" => Some(Self::Error),
+            _ => None,
+        }
     }
 }
 

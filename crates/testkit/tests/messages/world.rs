@@ -66,6 +66,11 @@ impl Clock for TestClock {
             Timestamp::from_micros(self.0.fetch_add(1, Ordering::SeqCst) + 1)
         }
     }
+
+    fn elapsed(&self) -> Duration {
+        static BEGAN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        BEGAN.elapsed()
+    }
 }
 
 /// One that is behind by so much.
@@ -74,6 +79,10 @@ struct Behind(Arc<TestClock>, Duration);
 impl Clock for Behind {
     fn now(&self) -> Timestamp {
         self.0.now().minus(self.1)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 
@@ -204,6 +213,7 @@ impl World {
                 store: Arc::new(db),
                 bus: self.bus(alone).await,
                 limiter: self.backends.limiter(Arc::clone(&clock)).await,
+                cache: self.backends.cache().await,
                 blobs: Arc::new(MoodyBlobs {
                     folder: FolderBlobs::open(&self.blobs_folder()).unwrap(),
                     moods: Arc::clone(&self.moods),

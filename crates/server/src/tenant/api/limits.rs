@@ -1,6 +1,6 @@
 //! `GET /tenants/{tenant}/limits`: what a tenant may use, and what is left of it.
 
-use astrfleet_core::quota::{Amount, Quota};
+use astrfleet_core::quota::Quota;
 use axum::{Json, extract::State};
 use serde::Serialize;
 
@@ -54,7 +54,7 @@ pub(super) async fn handler(State(app): State<App>, of: InTenant<may::LimitsRead
     let tokens = app.store.usage(id).tokens_since(now.month_start()).await?;
     let bytes = app.store.attachments(id).total_bytes().await?;
     let chats = app.store.budgets(id).chats_in_progress().await?;
-    let concurrent_chats = plan.concurrent_chats.min(app.config.message.concurrent_chats);
+    let chats_max = plan.chats(app.config.message.concurrent_chats);
     let of_key = match plan.tokens_of_key() {
         Some(amount) => {
             let bot = app.store.instances(id).get().await?;
@@ -69,8 +69,8 @@ pub(super) async fn handler(State(app): State<App>, of: InTenant<may::LimitsRead
         tokens_this_month: Quota::new(plan.tokens(), tokens),
         tokens_this_month_of_key: of_key,
         storage_bytes: Quota::new(plan.storage(), bytes),
-        concurrent_chats,
-        chats_now: Quota::new(Amount::plain(u64::from(concurrent_chats)), chats),
+        concurrent_chats: u32::try_from(chats_max.limit).unwrap_or(u32::MAX),
+        chats_now: Quota::new(chats_max, chats),
         requests_per_minute: app.config.gateway.rate_limit_per_minute,
         bot_memory_bytes: plan.bot_memory_bytes,
         bot_cpu_milli: plan.bot_cpu_milli,
