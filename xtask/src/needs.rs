@@ -134,7 +134,7 @@ pub fn meet(workspace: &Workspace, filter: &[String]) -> Result<()> {
     if !tools.iter().all(|tool| tool.is_built(workspace)) && !GO.is_there() {
         by_hand.push(GO.install);
     }
-    if !browser.is_empty() && !(NODE.is_there() && succeeds("npm", &["--version"])) {
+    if !(browser.is_empty() || NODE.is_there() && succeeds("npm", &["--version"])) {
         by_hand.push(NODE.install);
     }
     if !by_hand.is_empty() {

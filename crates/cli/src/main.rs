@@ -291,6 +291,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// The first administrator's password: a flag would be read by everybody on the machine.
+const ADMIN_PASSWORD: &str = "ASTRFLEET_ADMIN_PASSWORD";
+
 async fn run(arguments: Arguments, environment: Environment) -> Result<ExitCode> {
     let Arguments { target, json, command } = arguments;
     let environment = &environment;
@@ -304,25 +307,17 @@ async fn run(arguments: Arguments, environment: Environment) -> Result<ExitCode>
             } else {
                 logging::init(&config.log)?;
             }
-            let start = ops::run::Start {
-                roles: Role::ALL.into(),
-                embedded: true,
-                demo: up.demo,
-                admin_email: up.admin_email,
-                admin_password: environment.get("ASTRFLEET_ADMIN_PASSWORD").map(Into::into),
-            };
+            let (roles, admin_password) = (Role::ALL.into(), environment.get(ADMIN_PASSWORD).map(Into::into));
+            let start =
+                ops::run::Start { roles, embedded: true, demo: up.demo, admin_email: up.admin_email, admin_password };
             ops::run::run(&config, environment, start, Arc::new(Reporter::new(json))).await?;
         }
         Command::Serve(serve) => {
             let config = serve.settings.load(&target, environment)?;
             logging::init(&config.log)?;
-            let start = ops::run::Start {
-                roles: serve.roles.chosen()?,
-                embedded: false,
-                demo: false,
-                admin_email: serve.admin_email,
-                admin_password: environment.get("ASTRFLEET_ADMIN_PASSWORD").map(Into::into),
-            };
+            let (roles, admin_password) = (serve.roles.chosen()?, environment.get(ADMIN_PASSWORD).map(Into::into));
+            let admin_email = serve.admin_email;
+            let start = ops::run::Start { roles, embedded: false, demo: false, admin_email, admin_password };
             ops::run::run(&config, environment, start, Arc::new(Reporter::new(json))).await?;
         }
         Command::Doctor(doctor) => {

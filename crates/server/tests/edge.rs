@@ -1,6 +1,8 @@
 //! What surrounds every request: names, limits, problems in place of whatever else would be said, health, and the
 //! reference of the API.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -305,9 +307,9 @@ async fn a_process_that_does_not_answer_delays_no_word_of_another() {
 #[tokio::test]
 async fn whoever_may_wait_is_waited_for_and_slowness_of_one_refuses_nobody() {
     let (turn, answers) = watch::channel(false);
-    let (come, mut came) = tokio::sync::mpsc::unbounded_channel();
+    let (arrive, mut came) = tokio::sync::mpsc::unbounded_channel();
     let patient = async move || {
-        come.send(()).unwrap();
+        arrive.send(()).unwrap();
         answers.clone().wait_for(|answers| *answers).await.unwrap();
     };
     let router = Router::new()

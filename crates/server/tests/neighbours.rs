@@ -109,13 +109,13 @@ impl Things {
         app.app.manager.wait_ready(&made.id, PATIENCE).await.unwrap();
         let receiver = Receiver::start().await;
         let below = |rest: &str| format!("/tenants/{tenant}/{rest}");
-        let make = async |rest: &str, body: Value| {
+        let post = async |rest: &str, body: Value| {
             let made = app.post(&owner, &below(rest), body).await;
             assert!([201, 202].contains(&made.status), "{rest}: {}", made.text);
             text(&made.json["id"])
         };
-        let webhook = make("webhooks", json!({"url": receiver.url()})).await;
-        let session = make("sessions", json!({"end_user": "ada"})).await;
+        let webhook = post("webhooks", json!({"url": receiver.url()})).await;
+        let session = post("sessions", json!({"end_user": "ada"})).await;
         let said = app.post(&owner, &below(&format!("sessions/{session}/messages")), json!({"text": "Hi"})).await;
         let message = text(&said.expect(200).json["message"]["id"]);
         let deliveries = below(&format!("webhooks/{webhook}/deliveries"));
@@ -127,7 +127,7 @@ impl Things {
         let form =
             "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nsecret\r\n--b--\r\n";
         let attached = send(app, "POST", &below("attachments"), &owner, "multipart/form-data; boundary=b", form).await;
-        let export = make("exports", json!({})).await;
+        let export = post("exports", json!({})).await;
         until(app, &owner, &below(&format!("exports/{export}")), |export| export["state"] == "done").await;
         let ids = vec![
             ("session", session),
@@ -136,12 +136,12 @@ impl Things {
             ("webhook", webhook),
             ("attachment", text(&attached.expect(201).json["id"])),
             ("export", export),
-            ("key", make("api-keys", json!({"name": "shop", "scopes": ["chat"]})).await),
-            ("invitation", make("invitations", json!({"email": "eve@example.com", "role": "viewer"})).await),
-            ("block", make("blocklist", json!({"end_user": "mallory"})).await),
+            ("key", post("api-keys", json!({"name": "shop", "scopes": ["chat"]})).await),
+            ("invitation", post("invitations", json!({"email": "eve@example.com", "role": "viewer"})).await),
+            ("block", post("blocklist", json!({"end_user": "mallory"})).await),
             (
                 "channel",
-                make("channels", json!({"id": format!("of-{tenant}"), "type": "telegram", "settings": {}})).await,
+                post("channels", json!({"id": format!("of-{tenant}"), "type": "telegram", "settings": {}})).await,
             ),
             ("user", app.member(&made, Role::Agent).await.id().to_string()),
             ("end_user", "ada".to_owned()),
@@ -188,7 +188,7 @@ fn text(value: &Value) -> String {
 
 /// Looks until what is there is as it is wanted.
 async fn until(app: &TestApp, caller: &Caller, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let waited = async {
+    let look = async {
         loop {
             let found = app.get(caller, path).await.expect(200).json;
             if wanted(&found) {
@@ -197,7 +197,7 @@ async fn until(app: &TestApp, caller: &Caller, path: &str, wanted: impl Fn(&Valu
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("{path} never came so far"))
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("{path} never came so far"))
 }
 
 /// Sends a request; of what goes on for ever, nothing is read.

@@ -156,8 +156,7 @@ macro_rules! newest {
 /// Somebody says something in a session: holds its row from here on, and returns the newest message in it.
 macro_rules! touch {
     ($tenant:expr, $session:expr, $now:expr, $connection:expr) => {{
-        let touch =
-            sqlx::query(TOUCH_SESSION.sql).bind($tenant.as_str()).bind($session.as_str()).bind($now.micros());
+        let touch = sqlx::query(TOUCH_SESSION.sql).bind($tenant.as_str()).bind($session.as_str()).bind($now.micros());
         run(&TOUCH_SESSION, touch.execute(&mut *$connection)).await?;
         newest!($tenant, $session, $connection).1
     }};

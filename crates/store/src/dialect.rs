@@ -20,8 +20,8 @@ const PG_HELD_HEADS: &str = "WITH free AS MATERIALIZED (
 
 /// Which of the tenants in `list` have a head of events that somebody holds; waits for none of them.
 pub(crate) async fn held_heads(connection: &mut PgConnection, list: &str) -> sqlx::Result<Vec<String>> {
-    let begin = AssertSqlSafe(Scope::Tenants(list).begin(Access::Write));
-    let mut begun = connection.begin_with(begin).await?;
+    let within = AssertSqlSafe(Scope::Tenants(list).begin(Access::Write));
+    let mut begun = connection.begin_with(within).await?;
     let held = sqlx::query_scalar(PG_HELD_HEADS).bind(list).fetch_all(&mut *begun).await?;
     begun.rollback().await?;
     Ok(held)

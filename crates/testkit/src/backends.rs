@@ -100,9 +100,9 @@ impl Backends {
     /// # Panics
     /// When its server cannot be reached.
     pub async fn bus(&self) -> Arc<dyn Bus> {
-        let Self::Servers(servers) = self else { return Arc::new(MemoryBus::new(BUS_CAPACITY)) };
         // Each has a name of its own: what comes under its own name, it takes for what it said itself.
         static NAMES: LazyLock<CountingRng> = LazyLock::new(CountingRng::default);
+        let Self::Servers(servers) = self else { return Arc::new(MemoryBus::new(BUS_CAPACITY)) };
         let bus = RedisBus::new(servers.redis(), &*NAMES, BUS_CAPACITY);
         assert!(bus.connected(PATIENCE).await, "Redis cannot be reached");
         Arc::new(bus)

@@ -21,9 +21,12 @@ impl SmallDisk {
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
         let said = mount.output().map_or_else(
             |error| error.to_string(),
-            |mounted| match mounted.status.success() {
-                true => String::new(),
-                false => String::from_utf8_lossy(&mounted.stderr).into_owned(),
+            |mounted| {
+                if mounted.status.success() {
+                    String::new()
+                } else {
+                    String::from_utf8_lossy(&mounted.stderr).into_owned()
+                }
             },
         );
         assert!(

@@ -32,5 +32,5 @@ pub mod redis;
 pub mod s3;
 pub mod shell;
 pub mod toxiproxy;
-pub mod way;
 pub mod watched;
+pub mod way;

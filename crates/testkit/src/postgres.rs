@@ -305,9 +305,8 @@ impl Postgres {
                 tokio::time::sleep(LOOK_LIMIT).await;
             }
         });
-        if revived.await.is_err() {
-            panic!("PostgreSQL did not come back:\n{}", std::fs::read_to_string(self.log_path()).unwrap_or_default());
-        }
+        let log = || std::fs::read_to_string(self.log_path()).unwrap_or_default();
+        assert!(revived.await.is_ok(), "PostgreSQL did not come back:\n{}", log());
     }
 
     /// Starts it again after [`Postgres::kill_9`] or [`Postgres::end_in_order`], on the same port with the same data.

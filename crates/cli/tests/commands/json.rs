@@ -112,7 +112,7 @@ const ROWS: &[(&str, &str, Gives)] = &[
 
 /// Looks until something is there.
 async fn until(app: &TestApp, caller: &Caller, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let waited = async {
+    let look = async {
         loop {
             let found = app.get(caller, path).await;
             if found.status == 200 && wanted(&found.json) {
@@ -121,7 +121,7 @@ async fn until(app: &TestApp, caller: &Caller, path: &str, wanted: impl Fn(&Valu
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("{path} never came so far"))
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("{path} never came so far"))
 }
 
 /// A tenant that was there.

@@ -33,8 +33,8 @@ impl Scripted {
             let mut kept = Vec::new();
             for number in 0.. {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let head = head(&mut stream).await;
-                heard.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
+                let begin = head(&mut stream).await;
+                heard.lock().unwrap().push(begin.lines().next().unwrap_or_default().to_owned());
                 match answers[number.min(answers.len() - 1)].clone() {
                     Answer::Whole(text) => {
                         stream.write_all(text.as_bytes()).await.ok();

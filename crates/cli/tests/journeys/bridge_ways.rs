@@ -60,7 +60,7 @@ pub async fn a_command_that_is_not_for_everybody(world: &mut World) {
 /// What a tool of the bot says to people goes the way of an answer: fenced, and stored.
 pub async fn what_a_tool_says(world: &mut World) {
     let channel = Channel::open(&world.acme, "tgt", "6010:token-of-tools").await;
-    let tool = r##"#tool=send_message_to_user #args={"messages":[{"type":"plain","text":"by_the_tool"}]}"##;
+    let tool = r#"#tool=send_message_to_user #args={"messages":[{"type":"plain","text":"by_the_tool"}]}"#;
     // Once with other words at the end, and once with the same, which the bot does not send a second time.
     channel.bot.send_text(52, "lea", &format!("one {tool} #say=done"));
     channel.bot.wait_for_text(52, "done").await;

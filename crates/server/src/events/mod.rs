@@ -53,19 +53,12 @@ impl Service {
         Self { hub: Arc::new(hub::Hub::new(Arc::clone(&base))), base }
     }
 
-    /// Follows what happens in a tenant, or in one of its sessions: what comes after `seen`, or after this moment. With
-    /// `only_past`, up to this moment.
+    /// Follows what happens in a tenant, or in one of its sessions: what comes after `seen`, or after this moment.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an event of another tenant; [`Error::NotFound`] for a session that is not the tenant's;
     /// [`Error::TooMany`] where too many follow already.
-    pub async fn follow(
-        &self,
-        tenant: &TenantId,
-        session: Option<SessionId>,
-        seen: Option<Seen>,
-        only_past: bool,
-    ) -> Result<Tail> {
+    pub async fn follow(&self, tenant: &TenantId, session: Option<SessionId>, seen: Option<Seen>) -> Result<Tail> {
         if let Some(Seen::UpTo(event)) = &seen
             && !event.is_of(tenant)
         {
@@ -86,8 +79,7 @@ impl Service {
             Some(Seen::Nothing) => begin(0, oldest, newest),
             Some(Seen::UpTo(event)) => begin(event.seq(), oldest, newest),
         };
-        let tail = Tail::new(Arc::clone(&self.base), tenant.clone(), follower, seq, gap);
-        Ok(if only_past { tail.ending_at(newest) } else { tail })
+        Ok(Tail::new(Arc::clone(&self.base), tenant.clone(), follower, seq, newest, gap))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Tail {
     seq: i64,
     /// Up to here there is nothing more to be seen.
     looked_to: i64,
+    /// The last place that there was when they came.
+    newest: i64,
     /// The last place that is wanted; none: whatever happens.
     until: Option<i64>,
     gap: bool,
@@ -42,14 +44,14 @@ pub struct Tail {
 }
 
 impl Tail {
-    pub(super) fn new(base: Arc<Base>, tenant: TenantId, follower: Follower, seq: i64, gap: bool) -> Self {
-        Self { base, tenant, follower, seq, looked_to: seq, until: None, gap, page: VecDeque::new() }
+    pub(super) fn new(base: Arc<Base>, tenant: TenantId, follower: Follower, seq: i64, newest: i64, gap: bool) -> Self {
+        Self { base, tenant, follower, seq, looked_to: seq, newest, until: None, gap, page: VecDeque::new() }
     }
 
-    /// Ends behind what is there at this moment, `newest` being the last of it.
-    pub(super) fn ending_at(mut self, newest: i64) -> Self {
-        self.until = Some(newest);
-        self
+    /// The same for those who want no more than what was there when they came.
+    #[must_use]
+    pub fn only_past(self) -> Self {
+        Self { until: Some(self.newest), ..self }
     }
 
     /// Where they are: whoever is cut off goes on from here.

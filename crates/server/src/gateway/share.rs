@@ -25,11 +25,13 @@ use crate::internal::IDENTITY;
 /// Stands in where a client names no host (HTTP/1.0).
 const NO_HOST: &str = "role.invalid";
 
+/// Signs for a method and a target what a role is told of who sends a request.
+pub type Sign = Box<dyn FnOnce(&Method, &str) -> HeaderValue>;
+
 /// What holds for one request to a role.
 pub struct Terms {
-    /// Signs for a method and a target what the role is told of who sends this. Put on when nothing of the client's is taken
-    /// off any more, and no earlier than it goes out: it is not good for long.
-    pub identity: Box<dyn FnOnce(&Method, &str) -> HeaderValue>,
+    /// Put on when nothing of the client's is taken off any more, and no earlier than it goes out: it is not good for long.
+    pub identity: Sign,
     /// How long the role may take to begin its answer, once it has the whole request.
     pub answer_limit: Duration,
     /// Doing it twice is doing it once: it has a key, and its route honours that.

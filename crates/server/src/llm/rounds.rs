@@ -62,7 +62,9 @@ where
         };
         if error.retryable() {
             failures_in_a_row += 1;
-            part.iter_mut().for_each(|waiting| waiting.failures += 1);
+            for waiting in &mut part {
+                waiting.failures += 1;
+            }
             round.unwritten.append(&mut part);
             round.error = Some(error);
             continue;
@@ -75,8 +77,10 @@ where
             parts.extend([rest, part]);
             continue;
         }
-        part.iter_mut()
-            .for_each(|waiting| (waiting.failures, waiting.refusals) = (waiting.failures + 1, waiting.refusals + 1));
+        for waiting in &mut part {
+            waiting.failures += 1;
+            waiting.refusals += 1;
+        }
         if is_gone || part.iter().all(|waiting| waiting.refusals >= REFUSALS_MAX) {
             round.left_out.push((part.into_iter().map(|waiting| waiting.line).collect(), error));
         } else {

@@ -211,7 +211,7 @@ impl Service {
         let body = Bytes::from(serde_json::to_vec(event).map_err(Error::internal)?);
         let now = self.base.clock.now();
         let sealed = webhooks.secrets(&webhook.id).await?;
-        let secrets: Vec<SecretString> = match self.secrets(&webhook.id, sealed, now) {
+        let secrets: Vec<SecretString> = match self.secrets(&webhook.id, &sealed, now) {
             Ok(secrets) => secrets,
             Err(error) => {
                 tracing::warn!(tenant_id = %tenant, webhook_id = %webhook.id, error = chain(&error), "a webhook cannot sign");

@@ -150,7 +150,7 @@ impl Service {
     }
 
     /// What a webhook signs with at `now`: also with those before that can still be read.
-    pub(super) fn secrets(&self, id: &WebhookId, sealed: SealedSecrets, now: Timestamp) -> Result<Vec<SecretString>> {
+    pub(super) fn secrets(&self, id: &WebhookId, sealed: &SealedSecrets, now: Timestamp) -> Result<Vec<SecretString>> {
         let mut secrets = vec![self.open(id, &sealed.current)?];
         let previous = sealed.previous.iter().rev().filter(|(_, until)| now < *until);
         secrets.extend(previous.filter_map(|(sealed, _)| self.open(id, sealed).ok()));

@@ -28,7 +28,7 @@ async fn two_processes_tell_each_thing_once_and_each_session_in_order() {
     other.app.start_loops();
     let mut followers = Vec::new();
     for process in [&world.test, &other] {
-        followers.push(process.app.events.follow(&world.acme.id, None, Some(Seen::Nothing), false).await.unwrap());
+        followers.push(process.app.events.follow(&world.acme.id, None, Some(Seen::Nothing)).await.unwrap());
     }
     let mut sessions = Vec::new();
     for _ in 0..6 {

@@ -66,8 +66,8 @@ async fn the_old_go(store: &dyn Store, make: &Make) {
         assert_eq!(store.idempotency(owner.as_str()).begin(key, &REQUEST, LONG).await.unwrap(), Begun::New);
     };
     // What others have left here.
-    let begun: Timestamp = later(store).await;
-    while system.delete_idempotency(begun, 100).await.unwrap() > 0 {}
+    let first: Timestamp = later(store).await;
+    while system.delete_idempotency(first, 100).await.unwrap() > 0 {}
     for key in ["a", "b", "c"] {
         begin(key).await;
     }

@@ -239,9 +239,8 @@ fn who_waits_for_an_answer_waits_on_when_its_queue_is_lost() {
     let (service, of, message) = (Arc::clone(&owner.app.message), tenant.id.clone(), id.clone());
     let mut wait = async move { service.wait(&of, &message, Duration::from_mins(1)).await.unwrap() }.boxed();
     owner.run(async |_| assert!(poll!(&mut wait).is_pending()));
-    let mut stream = owner.run(async |app| {
-        app.message.stream(&tenant.id, &id, "0-0".parse().unwrap()).await.unwrap().collect::<Vec<_>>().boxed()
-    });
+    let stream = owner.run(async |app| app.message.stream(&tenant.id, &id, "0-0".parse().unwrap()).await.unwrap());
+    let mut stream = stream.collect::<Vec<_>>().boxed();
     owner.run(async |_| assert!(poll!(&mut stream).is_pending()));
     let frozen = owner.freeze();
     until(|| is_owner(&other, &tenant));

@@ -42,7 +42,8 @@ async fn follow(
     let Wanted { seen, only_past } = position::read(&parts)?;
     // Whoever says no place has one from here on.
     let place_is_news = seen.is_none();
-    let tail = app.events.follow(&of.tenant.id, session, seen, only_past).await?;
+    let tail = app.events.follow(&of.tenant.id, session, seen).await?;
+    let tail = if only_past { tail.only_past() } else { tail };
     let proof = credential(&parts.headers).unwrap_or_default().to_owned().into();
     let reader = Arc::new(Reader { of, credential: proof, peer: peer(&parts.extensions) });
     if !wants_socket(&parts.headers) {

@@ -100,8 +100,8 @@ impl Client {
         let path = self.path(&format!("sessions/{session}/messages?wait=0"));
         let key = format!("{session}-{number}");
         let send = |api: &Api| api.request(Method::POST, &path).header("idempotency-key", &key).json(body);
-        let sent = self.door.insist(send).await?;
-        Some(sent.json["message"]["id"].as_str().expect("a message has an id").to_owned())
+        let answer = self.door.insist(send).await?;
+        Some(answer.json["message"]["id"].as_str().expect("a message has an id").to_owned())
     }
 
     async fn wait_for_the_end(&self, session: &str, message: &str) {
@@ -214,13 +214,13 @@ impl Client {
     /// What crosses the other roles: logs in now and then, reads, asks a model, opens a session and closes it.
     pub(super) async fn run_errands(&self, bots: PathBuf) {
         let email = format!("owner@{}.test", self.tenant);
-        let login = json!({"email": email, "password": PASSWORD});
+        let who = json!({"email": email, "password": PASSWORD});
         let mut owner: Option<Door> = None;
         for number in 0.. {
             if self.is_over() {
                 return;
             }
-            let log_in = |api: &Api| api.request(Method::POST, "/api/v1/auth/login").json(&login);
+            let log_in = |api: &Api| api.request(Method::POST, "/api/v1/auth/login").json(&who);
             if number % LOG_IN_EVERY == 0 || owner.is_none() {
                 let answer = if owner.is_none() { self.door.insist(log_in).await } else { self.door.ask(log_in).await };
                 if let Some(answer) = answer {
@@ -292,7 +292,8 @@ fn model_key(bot: &Path) -> Option<String> {
 fn in_pieces(answer: &str) -> String {
     let mut whole = answer.to_owned();
     for number in answer.split_inclusive(' ').count()..PIECES {
-        whole.push_str(&format!(" {number}"));
+        whole.push(' ');
+        whole.push_str(&number.to_string());
     }
     whole
 }
