@@ -128,6 +128,8 @@ async fn a_bot_and_a_conversation_with_it() {
     shell.show("instance config acme").await;
     shell.show("instance config acme --set {").await;
     shell.show("channel list acme").await;
+    // What is used at this very moment is used from the next one on.
+    app.clock.advance(Duration::from_secs(1));
     shell.show("usage acme").await;
     must_match(&shell, "a_bot_and_a_conversation");
 }

@@ -327,6 +327,27 @@ async fn messages_of_a_day_are_counted_for_all_processes_together() {
 }
 
 #[tokio::test]
+async fn a_tenant_is_told_when_all_chats_that_it_may_have_are_under_way() {
+    let world = World::configured(|config| {
+        for plan in config.plans.values_mut() {
+            plan.concurrent_chats = 1;
+        }
+    })
+    .await;
+    let app = &world.app;
+    app.app.start_loops();
+    app.app.manager.wait_ready(&world.tenant.id, PATIENCE).await.unwrap();
+    let agent = app.member(&world.tenant, Role::Agent).await;
+    let sessions = format!("/tenants/{}/sessions", world.tenant.name);
+    let made = app.post(&agent, &sessions, json!({"end_user": "ada"})).await.expect(201);
+    let path = format!("{sessions}/{}/messages", made.json["id"].as_str().unwrap());
+    for _ in 0..2 {
+        app.post(&agent, &path, json!({"text": "Hi"})).await.expect(200);
+    }
+    assert_eq!(world.told(1).await, [("quota.exhausted".to_owned(), "concurrent_chats".to_owned())], "once");
+}
+
+#[tokio::test]
 async fn an_answer_is_given_again_to_the_same_tenant_alone() {
     let world = World::configured(|config| {
         config.llm.cache.max_bytes = 1 << 20;

@@ -80,6 +80,8 @@ impl Shell {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("HOME", self.home()).env("PATH", "/usr/bin:/bin").current_dir(self.home());
+        // Root's would be the machine's own.
+        command.env("ASTRFLEET__DATA__DIR", self.home().join("data"));
         command.envs(self.variables.iter().cloned()).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -33,7 +33,8 @@ pub async fn pages() -> BTreeMap<String, String> {
 /// The commands that do something by themselves.
 pub async fn commands() -> Vec<String> {
     let pages = pages().await;
-    let does = |page: &str| !page.contains(" <COMMAND>") && page.contains("Usage: astrfleet");
+    let is_use = |line: &str| line.trim_start_matches("Usage:").trim_start().starts_with("astrfleet ");
+    let does = |page: &str| page.lines().any(|line| is_use(line) && !line.contains(" <COMMAND>"));
     pages.into_iter().filter(|(_, page)| does(page)).map(|(words, _)| words).collect()
 }
 
@@ -47,6 +48,8 @@ async fn every_command_has_a_help_page_that_says_what_it_does() {
         for line in page.lines().filter(|line| line.starts_with("  ") && line.trim_start().starts_with('-')) {
             // An option and what it does are two columns, or two lines.
             let described = line.trim().contains("  ") || page.contains(&format!("{line}\n          "));
+            // A value of one, and what it stands for.
+            let described = described || line.trim().starts_with("- ") && line.contains(": ");
             assert!(described, "{what}: without a description: {line}");
         }
     }

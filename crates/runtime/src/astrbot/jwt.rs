@@ -1,6 +1,5 @@
 //! Tokens of a bot's own API, minted by us: it believes any name that is signed with its secret. Such a token may do
-//! everything with the bot, so it lives for a minute and never leaves the gateway; and it never names `astrbot`, which
-//! is an administrator wherever a configuration forgot to say otherwise.
+//! everything with the bot, so it never leaves us; and it never names `astrbot`, which is an administrator wherever a configuration forgot to say otherwise.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -12,7 +11,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-const LIFETIME: Duration = Duration::from_mins(1);
+/// For as long as a clock of ours may be behind the bot's: it refuses what has expired, and whoever could read a token on its
+/// way could read the secret, too.
+const LIFETIME: Duration = Duration::from_hours(24);
 const RESERVED: &str = "astrbot";
 
 #[derive(Serialize)]
@@ -21,7 +22,7 @@ struct Claims<'a> {
     exp: i64,
 }
 
-/// A token for `person`, good for a minute from `now`.
+/// A token for `person`, good from `now` on.
 pub(super) fn mint(secret: &SecretString, person: &str, now: Timestamp) -> Result<SecretString> {
     let claims = Claims { username: &username(person), exp: now.plus(LIFETIME).seconds() };
     let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
@@ -63,7 +64,7 @@ mod tests {
         validation.validate_exp = false;
         let key = DecodingKey::from_secret(b"secret");
         let claims = decode::<serde_json::Value>(token.expose_secret(), &key, &validation).unwrap().claims;
-        assert_eq!(claims, serde_json::json!({"username": "alice", "exp": 1_060}));
+        assert_eq!(claims, serde_json::json!({"username": "alice", "exp": 87_400}));
     }
 
     #[test]

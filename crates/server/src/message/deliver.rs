@@ -225,6 +225,7 @@ impl Service {
         if !messages.claim(&message.id, start, began).await? {
             return Ok(Next::LeftAsItIs);
         }
+        self.notice_chats(&turn.tenant).await;
         live.progress(Progress::Delivering);
         let request = ChatRequest {
             end_user: delivery.end_user.clone(),

@@ -176,14 +176,8 @@ impl Service {
                 Err(_) => return Err(error),
             },
         };
-        self.daily.purses().notices().look(Seen {
-            tenant: tenant.id.clone(),
-            name: Kind::StorageBytes.name().to_owned(),
-            kind: Kind::StorageBytes,
-            period: Kind::StorageBytes.period(attachment.created_at),
-            amount,
-            used,
-        });
+        let seen = Seen::now(&tenant.id, Kind::StorageBytes, amount, used, attachment.created_at);
+        self.daily.purses().notices().look(seen);
         Ok(attachment)
     }
 

@@ -255,6 +255,11 @@ impl Queues {
         self.lock().keys().cloned().collect()
     }
 
+    /// How many of a bot's messages are served.
+    pub fn serving(&self, tenant: &TenantId) -> u64 {
+        self.lock().get(tenant).map_or(0, |queue| queue.served.len() as u64)
+    }
+
     /// Messages that wait, of all bots.
     pub fn waiting(&self) -> usize {
         self.lock().values().map(|queue| queue.waiting.len()).sum()

@@ -5,9 +5,11 @@ use astrfleet_core::{
     Result,
     id::{MessageId, TenantId},
     message::State,
+    quota::Kind,
 };
 
 use super::Service;
+use crate::quota::notices::Seen;
 
 /// Rows read at once.
 const BATCH: u32 = 200;
@@ -55,6 +57,15 @@ impl Service {
             self.pump(tenant);
         }
         Ok(())
+    }
+
+    /// Tells a tenant where nearly as many chats are under way as may be: further messages wait.
+    pub(super) async fn notice_chats(&self, tenant: &TenantId) {
+        let Ok(tenant) = self.tenants.resolve(tenant.as_str()).await else { return };
+        let Ok(plan) = self.tenants.plan(&tenant) else { return };
+        let (amount, used) = (plan.chats(self.base.config.message.concurrent_chats), self.queues.serving(&tenant.id));
+        let seen = Seen::now(&tenant.id, Kind::ConcurrentChats, amount, used, self.base.clock.now());
+        self.daily.purses().notices().look(seen);
     }
 
     /// One at a time where the plan cannot be read.

@@ -68,7 +68,7 @@ impl Service {
         let mut all = 0;
         while !self.base.stop.is_cancelled() && self.slots.available_permits() > 0 {
             let many = u32::try_from(self.slots.available_permits()).unwrap_or(u32::MAX).min(256);
-            let due = system.webhooks_due(self.base.clock.now(), &self.full(), many).await?;
+            let due = system.webhooks_due(self.base.time_for_all(&*system).await?, &self.full(), many).await?;
             let mut some = 0;
             for (tenant, webhook) in &due {
                 some += self.begin(tenant, webhook).await?;
@@ -91,7 +91,7 @@ impl Service {
         let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         // The claim lasts at least from here on.
         let begun = Instant::now();
-        let claimed = self.base.store.deliveries(tenant, webhook).claim(self.base.clock.now(), life, limit).await?;
+        let claimed = self.base.store.deliveries(tenant, webhook).claim(self.now().await?, life, limit).await?;
         let count = claimed.len() as u64;
         for delivery in claimed {
             let Some(slot) = slots.pop() else { break };
@@ -160,7 +160,7 @@ impl Service {
         let config = &self.base.config.webhooks;
         let mut random = [0; 4];
         self.base.rng.fill(&mut random);
-        let (now, disorder) = (self.base.clock.now(), u32::from_le_bytes(random));
+        let (now, disorder) = (self.now().await?, u32::from_le_bytes(random));
         let recorded = deliveries.record(delivery, &tried, now, disorder, seconds(config.disable_after_s)).await?;
         let outcome = match tried.outcome {
             Outcome::Taken => "taken",
@@ -209,7 +209,7 @@ impl Service {
             Err(error) => return Err(error),
         };
         let body = Bytes::from(serde_json::to_vec(event).map_err(Error::internal)?);
-        let now = self.base.clock.now();
+        let now = self.now().await?;
         let sealed = webhooks.secrets(&webhook.id).await?;
         let secrets: Vec<SecretString> = match self.secrets(&webhook.id, &sealed, now) {
             Ok(secrets) => secrets,

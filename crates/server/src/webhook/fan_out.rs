@@ -71,6 +71,6 @@ impl Service {
                 session_id: event.session_id,
             })
             .collect();
-        webhooks.fan_out(id, from, to, &deliveries, self.base.clock.now()).await
+        webhooks.fan_out(id, from, to, &deliveries, self.now().await?).await
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use astrfleet_core::{Error, Result, ports::BusEvent};
+use astrfleet_core::{Error, Result, ports::BusEvent, time::Timestamp};
 use futures_util::StreamExt;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{Notify, OnceCell, Semaphore};
@@ -73,6 +73,12 @@ impl Service {
             wake_fan_out: Arc::default(),
             wake_deliver: Arc::default(),
         }
+    }
+
+    /// The time that counts for deliveries: other processes go by what this one writes, and receivers look at when something was
+    /// signed.
+    async fn now(&self) -> Result<Timestamp> {
+        self.base.time_for_all(&*self.base.store.system("the time of deliveries")).await
     }
 
     /// Takes another way to names and addresses than this machine's.
