@@ -335,6 +335,7 @@ async fn a_tenant_is_told_when_all_chats_that_it_may_have_are_under_way() {
     })
     .await;
     let app = &world.app;
+    app.app.manager.set_llm_base_url("http://127.0.0.1:1/llm/v1".to_owned());
     app.app.start_loops();
     app.app.manager.wait_ready(&world.tenant.id, PATIENCE).await.unwrap();
     let agent = app.member(&world.tenant, Role::Agent).await;
@@ -395,14 +396,20 @@ async fn answers_that_are_given_again_are_as_many_as_calls_may_be() {
     })
     .await;
     let given = async || world.ask(chat("hello")).await;
-    let kept = async { while given().await.expect(200).header("x-astrfleet-cache") != "hit" {} };
+    let kept = async {
+        let mut asked = 1;
+        while given().await.expect(200).header("x-astrfleet-cache") != "hit" {
+            asked += 1;
+        }
+        world.ledger(asked).await
+    };
     tokio::time::timeout(PATIENCE, kept).await.expect("it is kept");
     let answers = futures_util::future::join_all((0..200).map(|_| given())).await;
     let refused = answers.iter().filter(|answer| answer.status == 429).count();
     assert!(refused > 0, "so many lines are written at once");
     let hits = answers.iter().filter(|answer| answer.header("x-astrfleet-cache") == "hit").count();
     assert_eq!(hits + refused, 200);
-    assert!(hits >= 3);
+    assert!(hits > 0, "and some are");
     let again = async {
         while given().await.status == 429 {
             tokio::time::sleep(Duration::from_millis(5)).await;
