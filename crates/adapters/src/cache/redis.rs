@@ -33,7 +33,6 @@ const PUTS_MAX: usize = 64;
 pub struct RedisCache {
     shared: Arc<Shared>,
     puts: mpsc::Sender<Cmd>,
-    connected: watch::Receiver<bool>,
     /// Connects and puts; ends with this.
     _tasks: JoinSet<()>,
 }
@@ -42,6 +41,8 @@ struct Shared {
     redis: Redis,
     value_bytes_max: usize,
     connection: Mutex<Connection>,
+    /// Whether there is one, for those who wait until it is.
+    connected: watch::Sender<bool>,
     /// A question had no answer.
     lost: Notify,
     /// Something was answered since the connection was made.
@@ -66,19 +67,19 @@ impl RedisCache {
             redis,
             value_bytes_max,
             connection: Mutex::default(),
+            connected: watch::Sender::new(false),
             lost: Notify::new(),
             answered: AtomicBool::new(false),
         });
         let (puts, queue) = mpsc::channel(PUTS_MAX);
-        let (connect, connected) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(Arc::clone(&shared), queue, connect));
-        Self { shared, puts, connected, _tasks: tasks }
+        tasks.spawn(run(Arc::clone(&shared), queue));
+        Self { shared, puts, _tasks: tasks }
     }
 
     /// Waits until Redis is asked, for at most `limit`. Whether it is.
     pub async fn connected(&self, limit: Duration) -> bool {
-        let mut connected = self.connected.clone();
+        let mut connected = self.shared.connected.subscribe();
         timeout(limit, connected.wait_for(|connected| *connected)).await.is_ok_and(|waited| waited.is_ok())
     }
 }
@@ -137,6 +138,7 @@ impl Shared {
     fn connect(&self, link: Link) -> u64 {
         let mut connection = self.lock();
         *connection = Connection { link: Some(link), number: connection.number + 1 };
+        self.connected.send_replace(true);
         connection.number
     }
 
@@ -144,6 +146,7 @@ impl Shared {
     fn lose(&self, number: u64) {
         let mut connection = self.lock();
         if connection.number == number && connection.link.take().is_some() {
+            self.connected.send_replace(false);
             self.lost.notify_one();
         }
     }
@@ -159,15 +162,13 @@ impl Shared {
 }
 
 /// Until the cache is dropped.
-async fn run(shared: Arc<Shared>, mut puts: mpsc::Receiver<Cmd>, connect: watch::Sender<bool>) {
+async fn run(shared: Arc<Shared>, mut puts: mpsc::Receiver<Cmd>) {
     let mut backoff = Backoff::new("cached answers");
     loop {
         let ended = match connected(&shared).await {
             Ok((link, number)) => {
-                connect.send_replace(true);
                 let ended = serve(&shared, link, number, &mut puts).await;
                 shared.lose(number);
-                connect.send_replace(false);
                 ended
             }
             Err(error) => Err(error),

@@ -33,8 +33,11 @@ pub async fn pages() -> BTreeMap<String, String> {
 /// The commands that do something by themselves.
 pub async fn commands() -> Vec<String> {
     let pages = pages().await;
-    let is_use = |line: &str| line.trim_start_matches("Usage:").trim_start().starts_with("astrfleet ");
-    let does = |page: &str| page.lines().any(|line| is_use(line) && !line.contains(" <COMMAND>"));
+    // One of the ways to use it has no further command in it.
+    let does = |page: &str| {
+        let ways = page.lines().skip_while(|line| !line.starts_with("Usage:")).take_while(|line| !line.is_empty());
+        ways.into_iter().any(|way| !way.contains(" <COMMAND>"))
+    };
     pages.into_iter().filter(|(_, page)| does(page)).map(|(words, _)| words).collect()
 }
 

@@ -173,7 +173,7 @@ async fn by_itself(store: &dyn Store, make: &Make, tenant: &TenantId, other: &Te
     let (umo, bridge) = ("tg1:FriendMessage:7", store.bridge(tenant));
     let newest = bridge.newest_session("7", umo).await.unwrap();
     assert_ne!(newest.state, SessionState::Closed, "one was closed, and another opened: {newest:?}");
-    let elsewhere = bridge.newest_session("8", umo).await;
+    let elsewhere = bridge.newest_session("eight", umo).await;
     assert!(matches!(elsewhere, Err(Error::NotFound { .. })), "{elsewhere:?}");
     let later = NOW.plus(Duration::from_secs(9));
     let spoken = Spoken { id: make.ids.message(), session: newest.id.clone(), text: "it is noon".to_owned() };

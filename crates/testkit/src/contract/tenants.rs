@@ -130,7 +130,7 @@ async fn erasure(store: &dyn Store, make: &Make) {
     assert_eq!(store.audit(Some(&ids[0])).list(&PageRequest::first()).await.unwrap().items, []);
     assert_eq!(store.members(&ids[1]).list(&PageRequest::first()).await.unwrap().items.len(), 1, "another's stay");
     assert_eq!(store.api_keys(&ids[1]).list(&PageRequest::first()).await.unwrap().items.len(), 1);
-    assert_eq!(store.audit(Some(&ids[1])).list(&PageRequest::first()).await.unwrap().items.len(), 1);
+    assert_eq!(store.audit(Some(&ids[1])).list(&PageRequest::first()).await.unwrap().items.len(), 2);
 }
 
 /// Erases a tenant. Returns how many rows of each table; none where there was no tenant.
