@@ -1,6 +1,6 @@
 //! `GET /api/v1/tenants/{tenant}/sessions`: a tenant's conversations.
 
-use astrfleet_core::{page::Page, session::Session};
+use astrfleet_core::{Error, page::Page, session::Session};
 use axum::{
     Json,
     extract::{Query, State},
@@ -41,6 +41,9 @@ pub(super) async fn handler(
     Query(wanted): Query<Wanted>,
     PageQuery(page): PageQuery,
 ) -> Result<Json<Page<Session>>, Problem> {
+    if wanted.end_user.as_ref().is_some_and(|end_user| end_user.contains('\0')) {
+        return Err(Error::invalid("end_user", "cannot have U+0000 in it").into());
+    }
     let sessions = app.store.sessions(&caller.tenant.id);
     Ok(Json(sessions.list(wanted.end_user.as_deref(), &page).await?))
 }
