@@ -65,6 +65,11 @@ impl Output {
     pub fn done(self, value: &Value, sentence: &str) {
         line(&if self.json { format!("{value:#}") } else { sentence.to_owned() });
     }
+
+    /// One of what comes one after the other: a line each.
+    pub fn news(self, value: &Value, sentence: &str) {
+        line(&if self.json { value.to_string() } else { sentence.to_owned() });
+    }
 }
 
 /// Prints a line. A reader that has gone away (`| head`) is no failure.

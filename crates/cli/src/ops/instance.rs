@@ -94,7 +94,7 @@ pub async fn run(command: Command, client: &Client, output: Output) -> Result<()
             let mut states = client.stream(Method::GET, &below(&tenant, "/events"), None).await?;
             while let Some(state) = states.next().await? {
                 let text = |field: &str| state.data[field].as_str().unwrap_or_default().to_owned();
-                output.done(&state.data, &format!("{}  {:<13} {}", text("since"), text("observed"), text("reason")));
+                output.news(&state.data, &format!("{}  {:<13} {}", text("since"), text("observed"), text("reason")));
             }
         }
         Command::Logs { tenant, lines, follow: false } => {
@@ -134,5 +134,5 @@ fn print_line(output: Output, entry: &Value) {
     let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
     let shown: String =
         text("line").chars().filter(|character| !character.is_control() || *character == '\t').collect();
-    output.done(entry, &format!("{}  {shown}", text("at")));
+    output.news(entry, &format!("{}  {shown}", text("at")));
 }
