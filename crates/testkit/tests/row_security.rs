@@ -49,8 +49,10 @@ impl Said {
                 Ok(number) => {
                     let value = &self.values[number - 1];
                     let digits = value.trim_matches('\'');
-                    let is_number =
-                        (1..=19).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+                    let is_number = (1..=19).contains(&digits.len())
+                        && digits.bytes().all(|byte| byte.is_ascii_digit())
+                        // IM platforms name people so.
+                        && !before.ends_with("end_user = ");
                     text.push_str(value);
                     text.push_str(if is_number { "::bigint" } else { "" });
                 }

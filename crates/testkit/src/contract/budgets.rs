@@ -201,10 +201,13 @@ async fn messages_are_counted_as_they_are_stored(store: &dyn Store, make: &Make)
     accepted(store, &Message { created_at: the_day_before, ..yesterday }).await;
     let second = lease(Ask { fence: first.fence, need: 1, ..Ask::default() }).await;
     assert_eq!((second.total, second.spent), (1, 2));
-    accepted(store, &message(make, &session)).await;
+    let last = message(make, &session);
+    accepted(store, &last).await;
     let third = lease(Ask { fence: second.fence, need: 1, ..Ask::default() }).await;
     assert_eq!((third.total, third.spent), (0, 3), "used up");
     assert_eq!(budgets.chats_in_progress().await.unwrap(), 0);
+    assert!(store.messages(&tenant).claim(&last.id, 1, NOW).await.unwrap());
+    assert_eq!(budgets.chats_in_progress().await.unwrap(), 1);
 }
 
 /// Several at once, each with what is too large for all: never more than one call beyond the limit.
