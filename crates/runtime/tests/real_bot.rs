@@ -133,7 +133,7 @@ async fn a_real_bot_starts_is_taken_over_and_ends_in_order() {
     assert_eq!(config["admins_id"], json!([]), "the platform's");
     assert_eq!(config["dashboard"]["jwt_secret"], "0123456789abcdef0123456789abcdef");
     assert_eq!(config["agent_runner"]["config"]["model"]["provider_id"], "platform/fast");
-    assert_eq!(config["agent_runner"]["config"]["model"]["request_max_retries"], 2);
+    assert_eq!(config["agent_runner"]["config"]["model"]["request_max_retries"], 5);
     assert_eq!(config["agent_runner"]["config"]["persona"]["persona_id"], "platform");
     assert!(config["provider_settings"].as_object().unwrap().len() > 5, "it took the file and filled in the rest");
     second.erase(&spec.instance).await.unwrap();

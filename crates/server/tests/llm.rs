@@ -236,7 +236,7 @@ async fn a_stream_that_breaks_off_says_so() {
 async fn silence_is_not_waited_for_without_end() {
     let provider = FakeProvider::start();
     let world = World::before(vec![UpstreamConfig { timeout_s: 1, ..upstream("first", &provider) }]).await;
-    let answer = world.ask("#stall=0").await.expect(504);
+    let answer = world.ask("#stall=0").await.expect(424);
     assert_eq!(answer.json["error"]["code"], "model_failed");
     let seen = whole(world.stream("#stall=1 one two").await).await;
     assert!(seen.contains("\"code\":\"model_failed\""), "{seen}");
@@ -249,9 +249,9 @@ async fn a_call_that_nobody_answers_in_time_costs_its_prompt_at_each_provider() 
     let short = |name, provider| UpstreamConfig { timeout_s: 1, ..upstream(name, provider) };
     let world = World::before(vec![short("first", &first), short("second", &second)]).await;
     // Silent before the headers, after them, and in the middle of a stream's first event.
-    world.ask("#stall=0").await.expect(504);
-    world.ask("#stall=1").await.expect(504);
-    assert_eq!(world.stream("#headers=silence").await.status(), 504);
+    world.ask("#stall=0").await.expect(424);
+    world.ask("#stall=1").await.expect(424);
+    assert_eq!(world.stream("#headers=silence").await.status(), 424);
     let lines = world.ledger(6).await;
     for (line, name) in lines.iter().zip(["first", "second"].into_iter().cycle()) {
         assert_eq!((line.upstream.as_str(), line.outcome, line.estimated), (name, Outcome::Failed, true));
@@ -268,7 +268,7 @@ async fn an_answer_that_breaks_off_or_is_too_long_costs_what_was_given_and_read(
     })
     .await;
     for (directive, lines_before, asked) in [("#die", 0, 2), ("#malformed", 2, 2), ("#huge=100000", 4, 1)] {
-        world.ask(&format!("{directive} one two three")).await.expect(502);
+        world.ask(&format!("{directive} one two three")).await.expect(424);
         let lines = world.ledger(lines_before + asked).await;
         for (line, name) in lines[lines_before..].iter().zip(["first", "second"]) {
             assert_eq!((line.upstream.as_str(), line.outcome, line.estimated), (name, Outcome::Failed, true));
@@ -278,7 +278,7 @@ async fn an_answer_that_breaks_off_or_is_too_long_costs_what_was_given_and_read(
     }
     assert_eq!(second.counts().requests, 2, "an answer that is too long here is too long there");
     // What was refused, or never arrived, costs nothing.
-    world.ask("#error=500").await.expect(502);
+    world.ask("#error=500").await.expect(424);
     assert_eq!(world.ledger(6).await.pop().unwrap().tokens.total(), 0);
 }
 
@@ -292,7 +292,7 @@ async fn what_nobody_answered_counts_against_the_plan() {
         }
     })
     .await;
-    world.ask("#stall=0").await.expect(504);
+    world.ask("#stall=0").await.expect(424);
     world.ledger(1).await;
     world.ask("hello").await.expect(402);
 }
@@ -363,9 +363,9 @@ async fn an_answer_that_is_an_error_is_a_failure() {
     assert_eq!(first.counts().requests, 3, "then it is left out");
     second.always(failing);
     for _ in 0..2 {
-        world.ask("hello again").await.expect(502);
+        world.ask("hello again").await.expect(424);
     }
-    assert_eq!(second.counts().requests, 6, "and not kept");
+    assert_eq!(second.counts().requests, 7, "asked twice and once more, until it is left out as well: nothing of it was kept");
 }
 
 /// A clock that is set back shuts nobody out.
@@ -402,6 +402,24 @@ async fn the_next_provider_is_asked_before_the_first_byte() {
     assert_eq!(world.failure().await, None);
 }
 
+/// The bot takes our word for it and does not ask again.
+#[tokio::test]
+async fn a_provider_that_fails_once_is_asked_again() {
+    let mut provider = FakeProvider::start();
+    let world = World::before(vec![upstream("only", &provider)]).await;
+    provider.next(Behaviour::error(503));
+    let answer = world.ask("hello").await.expect(200);
+    assert_eq!(answer.json["choices"][0]["message"]["content"], "echo: hello");
+    assert_eq!((provider.counts().requests, world.ledger(1).await[0].outcome), (2, Outcome::Complete));
+    // Whoever has the prompt may be at work on it.
+    world.ask("#die").await.expect(424);
+    assert_eq!(provider.counts().requests, 3);
+    provider.go_down();
+    world.ask("hello").await.expect(424);
+    let line = world.ledger(3).await.pop().unwrap();
+    assert_eq!((line.outcome, line.tokens.total()), (Outcome::Failed, 0));
+}
+
 #[tokio::test]
 async fn a_provider_that_fails_again_and_again_is_left_out_for_a_while() {
     let (mut first, second) = (FakeProvider::start(), FakeProvider::start());
@@ -412,7 +430,7 @@ async fn a_provider_that_fails_again_and_again_is_left_out_for_a_while() {
     }
     assert_eq!(first.counts().requests, 3);
     second.always(Behaviour::error(500));
-    world.ask("hello").await.expect(502);
+    world.ask("hello").await.expect(424);
     assert_eq!(first.counts().requests, 4, "it is asked where nobody else answers");
     second.always(Behaviour::default());
     first.always(Behaviour::default());
@@ -421,7 +439,7 @@ async fn a_provider_that_fails_again_and_again_is_left_out_for_a_while() {
     assert_eq!(first.counts().requests, 5);
     first.go_down();
     world.ask("hello").await.expect(200);
-    assert_eq!(second.counts().requests, 8);
+    assert_eq!(second.counts().requests, 9);
 }
 
 #[tokio::test]
@@ -442,7 +460,7 @@ async fn our_key_is_shown_to_nobody() {
     let provider = FakeProvider::start();
     provider.require_key("another key");
     let world = World::before(vec![upstream("first", &provider)]).await;
-    let answer = world.ask("hello").await.expect(502);
+    let answer = world.ask("hello").await.expect(424);
     assert_eq!(answer.json["error"]["code"], "model_failed");
     assert!(!answer.text.contains("key"), "{}", answer.text);
     assert_eq!(world.failure().await.as_deref(), Some("model_failed"));
@@ -582,7 +600,7 @@ async fn the_log_has_neither_keys_nor_what_anybody_wrote() {
     let provider = FakeProvider::start();
     let world = World::before(vec![upstream("first", &provider)]).await;
     world.ask("a-secret-of-the-user").await.expect(200);
-    world.ask("a-secret-of-the-user #error=500").await.expect(502);
+    world.ask("a-secret-of-the-user #error=500").await.expect(424);
     world.ask("a-secret-of-the-user #error=400").await.expect(400);
     whole(world.stream("a-secret-of-the-user #die").await).await;
     drop(guard);

@@ -153,9 +153,9 @@ fn choose_model(config: &mut Map<String, Value>, known: &[String], platform_mode
     if !known.iter().any(|id| id == chosen) {
         model.insert("provider_id".to_owned(), json!(platform_model));
     }
-    // The first attempt counts. The model gateway asks one provider after the other: the second attempt is for a process
-    // of it that ended while it was being asked. The bot's own five keep a person waiting for 18 s.
-    model.entry("request_max_retries").or_insert(json!(2));
+    // A bot's own five attempts last 15 s: so long may no process of the model gateway be reached. What that says of a
+    // provider is not asked again.
+    model.entry("request_max_retries").or_insert(json!(5));
     object(settings, "persona").entry("persona_id").or_insert(json!(PLATFORM_PERSONA_ID));
 }
 

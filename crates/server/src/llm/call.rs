@@ -65,7 +65,7 @@ pub(super) struct Call {
     pub(super) usage: Option<TokenUsage>,
     /// What has passed, for an estimate.
     pub(super) text_bytes: u64,
-    /// Until something else is known, the bot went away.
+    /// While somebody is asked, and until something else is known: the bot went away.
     pub(super) outcome: Outcome,
 }
 
@@ -123,6 +123,7 @@ impl Call {
         self.asked = Some((Arc::clone(source), model.to_owned()));
         self.began = self.base.clock.now();
         (self.given, self.usage, self.text_bytes) = (false, None, 0);
+        self.outcome = Outcome::Aborted;
     }
 
     /// Whoever was asked does not answer, and perhaps another one is asked. What the prompt took there is counted now; who

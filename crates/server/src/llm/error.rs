@@ -54,7 +54,7 @@ impl OpenAiError {
         let kind = match self.status {
             402 => "insufficient_quota",
             429 => "requests",
-            500.. => "server_error",
+            424 | 500.. => "server_error",
             _ => "invalid_request_error",
         };
         let body = json!({"error": {"message": self.message, "type": kind, "code": self.code, "param": null}});
@@ -69,7 +69,6 @@ impl From<Problem> for OpenAiError {
             "quota_exceeded" => "insufficient_quota",
             "too_many" => "rate_limit_exceeded",
             "unauthenticated" => "invalid_api_key",
-            "bad_gateway" | "timeout" => "model_failed",
             other => other,
         };
         Self { retry_after_s: problem.retry_after_s, ..Self::new(problem.status, code, problem.detail) }

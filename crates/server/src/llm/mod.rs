@@ -23,6 +23,7 @@ mod scan;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use astrfleet_core::{Error, Result, id::InstanceId, message::Failure, time::Timestamp, usage::Outcome};
@@ -58,6 +59,9 @@ use crate::{
     tenant,
 };
 
+/// After so long providers of which none answered are asked once more.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Calls models and keeps the ledger.
 pub struct Service {
     base: Arc<Base>,
@@ -74,6 +78,14 @@ pub struct Service {
 #[derive(Deserialize)]
 struct Whole {
     usage: Option<Usage>,
+}
+
+/// When providers that failed lately are asked.
+#[derive(Clone, Copy)]
+enum LeftOut {
+    /// After all others.
+    Last,
+    Never,
 }
 
 /// What a provider gave.
@@ -173,9 +185,37 @@ impl Service {
         Ok(Call::begin(&self.base, &self.ledger, bot, admitted, request))
     }
 
-    /// Asks one provider after the other until one answers; those that failed lately come last.
+    /// Asks the providers, and once more after a moment where none of them was given the prompt: whoever asks us takes our
+    /// word as the last one.
     async fn ask(&self, mut call: Call, request: &ChatRequest, slot: Option<Slot>) -> Result<Response, Trouble> {
-        let mut last = Trouble::Failed("no provider is configured".to_owned());
+        let nobody = Trouble::Failed("no provider is configured".to_owned());
+        let mut asked = self.ask_all(&mut call, request, LeftOut::Last, nobody).await;
+        if let Err(trouble @ Trouble::Failed(_)) = asked {
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+            asked = self.ask_all(&mut call, request, LeftOut::Never, trouble).await;
+        }
+        match asked? {
+            (Answered::Whole(body), _) => {
+                if let Some(slot) = slot {
+                    slot.keep(false, &body);
+                }
+                Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+            }
+            (Answered::Stream(opened), provider) => {
+                let streamed = Streamed::new(opened, call, Arc::clone(provider), Arc::clone(&self.failures));
+                Ok(stream_response(Body::new(streamed.kept_in(slot))))
+            }
+        }
+    }
+
+    /// Asks one provider after the other until one answers. Where none does it is the last one's trouble, or else `last`.
+    async fn ask_all(
+        &self,
+        call: &mut Call,
+        request: &ChatRequest,
+        asked: LeftOut,
+        mut last: Trouble,
+    ) -> Result<(Answered, &Arc<Provider>), Trouble> {
         let (mut next, mut left_out) = (self.providers.iter(), VecDeque::new());
         loop {
             let provider = match next.next() {
@@ -185,21 +225,12 @@ impl Service {
                     continue;
                 }
                 None => match left_out.pop_front() {
-                    Some(provider) => provider,
-                    None => break,
+                    Some(provider) if matches!(asked, LeftOut::Last) => provider,
+                    _ => break,
                 },
             };
-            let trouble = match self.ask_one(provider, &mut call, request).await {
-                Ok(Answered::Whole(body)) => {
-                    if let Some(slot) = slot {
-                        slot.keep(false, &body);
-                    }
-                    return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
-                }
-                Ok(Answered::Stream(opened)) => {
-                    let streamed = Streamed::new(opened, call, Arc::clone(provider), Arc::clone(&self.failures));
-                    return Ok(stream_response(Body::new(streamed.kept_in(slot))));
-                }
+            let trouble = match self.ask_one(provider, call, request).await {
+                Ok(answered) => return Ok((answered, provider)),
                 Err(trouble) => trouble,
             };
             provider.remember(&trouble);

@@ -368,14 +368,16 @@ impl Trouble {
         Failure { code: "model_failed".to_owned(), detail }
     }
 
-    /// What the bot is answered.
+    /// What the bot is answered. Its client asks again after 5xx and 429, for a quarter of a minute, as after no answer at
+    /// all; a provider's failure has a status after which it does not, for all that can be asked were asked.
     pub(super) fn answer(self) -> OpenAiError {
         let detail = self.failure().detail;
         match self {
             Self::Request(status, body) => OpenAiError::from_provider(status, body),
             Self::Busy { retry_after } => OpenAiError::coded("too_many", detail).retry_after(retry_after.unwrap_or(1)),
-            Self::Timeout { .. } => OpenAiError::coded("timeout", detail),
-            Self::BrokeOff(_) | Self::TooLong | Self::Failed(_) => OpenAiError::coded("bad_gateway", detail),
+            Self::Timeout { .. } | Self::BrokeOff(_) | Self::TooLong | Self::Failed(_) => {
+                OpenAiError::new(StatusCode::FAILED_DEPENDENCY.as_u16(), "model_failed", detail)
+            }
         }
     }
 }

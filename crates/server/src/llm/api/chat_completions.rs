@@ -19,9 +19,8 @@ use crate::{app::App, llm::error::OpenAiError};
         (status = 401, description = "No virtual key of a bot", body = Value),
         (status = 402, description = "The plan's tokens are used up", body = Value),
         (status = 413, description = "The request is too large", body = Value),
+        (status = 424, description = "No provider answered: asking again does not help", body = Value),
         (status = 429, description = "Too many calls at the same moment", body = Value),
-        (status = 502, description = "No provider answered", body = Value),
-        (status = 504, description = "No provider answered in time", body = Value),
     ),
     security(("virtual_key" = [])),
 )]
