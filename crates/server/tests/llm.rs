@@ -365,7 +365,11 @@ async fn an_answer_that_is_an_error_is_a_failure() {
     for _ in 0..2 {
         world.ask("hello again").await.expect(424);
     }
-    assert_eq!(second.counts().requests, 7, "asked twice and once more, until it is left out as well: nothing of it was kept");
+    assert_eq!(
+        second.counts().requests,
+        7,
+        "asked twice and once more, until it is left out as well: nothing of it was kept"
+    );
 }
 
 /// A clock that is set back shuts nobody out.

@@ -109,7 +109,7 @@ impl Field {
             }
             loads.push((*tenant, load));
         }
-        let mut row = Row { fault: fault.name.clone(), may_fail: fault.deed == Deed::FillDisk, ..Row::default() };
+        let mut row = Row { fault: fault.name.clone(), may_fail: fault.deed.may_fail(), ..Row::default() };
         for late in late(&loads, CALM).await {
             row.note_wrong(format!("{late} did not begin"));
         }

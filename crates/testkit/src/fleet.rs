@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-pub use self::load::{Load, Outcome, Traffic, Tries};
+pub use self::load::{Failed, Load, Outcome, Traffic, Tries};
 use self::{service::Service, takers::Takers};
 use crate::{
     binary::{FOREIGN, Output, built_binary, collect},

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::row::MayFail;
 use crate::fleet::ROLES;
 
 /// How long something stays broken where nothing else is said.
@@ -56,6 +57,15 @@ impl Deed {
             | Self::Silence(way, _)
             | Self::KillCutOff(_, way) => Some(way),
             _ => None,
+        }
+    }
+
+    /// Which messages it may leave without an answer.
+    pub(super) fn may_fail(self) -> MayFail {
+        match self {
+            Self::FillDisk => MayFail::Any,
+            Self::Kill("llm") | Self::Cut("models", _) | Self::Reset("models") => MayFail::Midway,
+            _ => MayFail::None,
         }
     }
 }

@@ -18,8 +18,10 @@ pub struct Row {
     pub accepted: usize,
     /// With the answer that belongs to them.
     pub answered: usize,
-    /// Ended without one, and said so. Must be none, but where no room is left for bots.
+    /// Ended without one, and said so. Must be none, but as [`MayFail`] has it.
     pub failed: usize,
+    /// Of those, the ones whose model broke off.
+    pub failed_midway: usize,
     /// Acknowledged (messages, sessions), or happened (events), and not there. Must be none.
     pub lost: usize,
     /// Stored, answered, said to the bot or told to a reader twice. Must be none.
@@ -40,7 +42,18 @@ pub struct Row {
     pub way_bytes: Option<u64>,
     /// What is not as it should be, in words.
     pub notes: Vec<String>,
-    pub(super) may_fail: bool,
+    pub(super) may_fail: MayFail,
+}
+
+/// Which messages may end without an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum MayFail {
+    #[default]
+    None,
+    /// Those of which the model was giving an answer: nobody can give the rest of it.
+    Midway,
+    /// Any: no room is left for bots.
+    Any,
 }
 
 impl Row {
@@ -48,6 +61,7 @@ impl Row {
         self.accepted += outcome.accepted;
         self.answered += outcome.answered;
         self.failed += outcome.failed.len();
+        self.failed_midway += outcome.failed.iter().filter(|failed| failed.midway).count();
         self.lost += outcome.lost;
         self.doubled += outcome.doubled;
         self.disordered += outcome.disordered;
@@ -57,7 +71,7 @@ impl Row {
         self.unanswered += outcome.tries.unanswered;
         self.outage = self.outage.max(outcome.tries.outage);
         self.notes.extend(outcome.notes);
-        self.notes.extend(outcome.failed);
+        self.notes.extend(outcome.failed.into_iter().map(|failed| failed.note));
         self.notes.extend(outcome.tries.notes);
     }
 
@@ -70,10 +84,15 @@ impl Row {
     #[must_use]
     pub fn is_good(&self) -> bool {
         let none = [self.lost, self.doubled, self.disordered, self.leaked, self.wrong];
+        let may_fail = match self.may_fail {
+            MayFail::None => 0,
+            MayFail::Midway => self.failed_midway,
+            MayFail::Any => self.failed,
+        };
         self.accepted > 0
             && self.answered + self.failed == self.accepted
             && none.into_iter().all(|count| count == 0)
-            && (self.failed == 0 || self.may_fail)
+            && self.failed <= may_fail
             && self.way_bytes != Some(0)
     }
 
@@ -120,6 +139,7 @@ impl Row {
             "accepted": self.accepted,
             "answered": self.answered,
             "failed": self.failed,
+            "failed_midway": self.failed_midway,
             "lost": self.lost,
             "doubled": self.doubled,
             "disordered": self.disordered,
@@ -167,6 +187,11 @@ mod tests {
         for row in bad {
             assert!(!row.is_good(), "{row:?}");
         }
-        assert!(Row { answered: 2, failed: 1, may_fail: true, ..good() }.is_good());
+        let failed = Row { answered: 2, failed: 1, ..good() };
+        assert!(Row { may_fail: MayFail::Any, ..failed.clone() }.is_good());
+        assert!(!Row { may_fail: MayFail::Midway, ..failed.clone() }.is_good());
+        let midway = Row { failed_midway: 1, ..failed };
+        assert!(Row { may_fail: MayFail::Midway, ..midway.clone() }.is_good());
+        assert!(!midway.is_good());
     }
 }

@@ -45,6 +45,8 @@ pub struct Said {
     pub(super) answer: String,
     /// It may be longer: the bot tells its model of a file, too.
     pub(super) or_longer: bool,
+    /// It is given piece by piece, which takes two seconds.
+    pub(super) in_pieces: bool,
 }
 
 /// What was acknowledged.
@@ -124,7 +126,7 @@ impl Client {
             let text = format!("number {number} of {session}");
             let Some(id) = self.say(&session, number, &json!({"text": text})).await else { return };
             let answer = format!("echo: {text}");
-            self.acknowledged(&session, Said { id: id.clone(), text, answer, or_longer: false });
+            self.acknowledged(&session, Said { id: id.clone(), text, answer, or_longer: false, in_pieces: false });
             open.push_back(id);
             if open.len() == at_once
                 && let Some(oldest) = open.pop_front()
@@ -151,7 +153,7 @@ impl Client {
             let body = json!({"text": text, "attachments": [file]});
             let Some(id) = self.say(&session, number, &body).await else { return };
             let answer = format!("echo: {text}");
-            self.acknowledged(&session, Said { id: id.clone(), text, answer, or_longer: true });
+            self.acknowledged(&session, Said { id: id.clone(), text, answer, or_longer: true, in_pieces: false });
             self.wait_for_the_end(&session, &id).await;
             let path = self.path(&format!("attachments/{file}"));
             let Some(fetched) = self.door.insist(|api| api.request(Method::GET, &path)).await else { return };
@@ -170,7 +172,8 @@ impl Client {
             let text = format!("number {number} of {session} #chunks={PIECES} #slow={PIECE_EVERY_MS}");
             let Some(id) = self.say(&session, number, &json!({"text": text})).await else { return };
             let answer = in_pieces(&format!("echo: {text}"));
-            self.acknowledged(&session, Said { id: id.clone(), text, answer: answer.clone(), or_longer: false });
+            let said = Said { id: id.clone(), text, answer: answer.clone(), or_longer: false, in_pieces: true };
+            self.acknowledged(&session, said);
             if let Some(heard) = self.hear(&session, &id).await
                 && heard != answer
             {

@@ -17,7 +17,10 @@ use self::{
     door::{Door, Shared},
     follow::{Follower, Hook},
 };
-pub use self::{door::Tries, settle::Outcome};
+pub use self::{
+    door::Tries,
+    settle::{Failed, Outcome},
+};
 use super::{Fleet, LOOK_EVERY, PASSWORD};
 use crate::client::Api;
 

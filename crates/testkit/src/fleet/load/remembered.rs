@@ -55,7 +55,10 @@ mod tests {
     use super::*;
 
     fn judged(texts: &[&str]) -> (usize, usize) {
-        let said = |text: &str| Said { id: text.into(), text: text.into(), answer: String::new(), or_longer: false };
+        let said = |text: &str| {
+            let (id, text) = (text.into(), text.into());
+            Said { id, text, answer: String::new(), or_longer: false, in_pieces: false }
+        };
         let said = BTreeMap::from([("a".to_owned(), vec![said("a1"), said("a2")]), ("b".to_owned(), vec![said("b1")])]);
         let mut outcome = Outcome::default();
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();

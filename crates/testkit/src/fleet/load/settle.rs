@@ -19,8 +19,8 @@ pub struct Outcome {
     pub accepted: usize,
     /// With the answer that belongs to them.
     pub answered: usize,
-    /// Ended without one: which, and what they said.
-    pub failed: Vec<String>,
+    /// Ended without one.
+    pub failed: Vec<Failed>,
     /// Acknowledged, and not there, never at an end, with another answer, or not told to who follows.
     pub lost: usize,
     /// Stored, answered, said to the bot or told to a reader more than once.
@@ -35,6 +35,15 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// What its tries came to.
     pub tries: Tries,
+}
+
+/// A message that ended without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Which, and what it said.
+    pub note: String,
+    /// Its model broke off an answer that it takes two seconds to give.
+    pub midway: bool,
 }
 
 impl Outcome {
@@ -173,7 +182,10 @@ fn compare(
                 answered.insert(id.clone());
             }
             ("done", text) => outcome.lost(format!("{id} said {:?} and was answered {text:?}", said.text)),
-            ("failed" | "blocked", _) => outcome.failed.push(format!("{id}: {}", message["failure"])),
+            ("failed" | "blocked", _) => {
+                let midway = said.in_pieces && message["failure"]["code"] == "model_failed";
+                outcome.failed.push(Failed { note: format!("{id}: {}", message["failure"]), midway });
+            }
             (state, _) => outcome.lost(format!("{id} is {state}")),
         }
     }
@@ -186,7 +198,7 @@ mod tests {
     use super::*;
 
     fn said(id: &str, text: &str) -> Said {
-        Said { id: id.into(), text: text.into(), answer: format!("echo: {text}"), or_longer: false }
+        Said { id: id.into(), text: text.into(), answer: format!("echo: {text}"), or_longer: false, in_pieces: false }
     }
 
     fn judged(messages: &[Value]) -> Outcome {
