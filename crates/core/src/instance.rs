@@ -148,10 +148,10 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Whether a message can be brought to it now.
+    /// Whether a message can be brought to it now: not to one that is about to be stopped, which has no port any more.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.observed == Observed::Running
+        self.observed == Observed::Running && self.port.is_some()
     }
 
     /// The bot after `event` at `now`.

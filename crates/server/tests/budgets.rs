@@ -464,7 +464,7 @@ async fn the_circuit_before_an_upstream_is_seen() {
     let world = World::configured(|_| {}).await;
     world.provider.always(Behaviour::error(500));
     for _ in 0..3 {
-        world.ask(chat("hello")).await.expect(502);
+        world.ask(chat("hello")).await.expect(424);
     }
     let metrics = world.app.app.metrics.render();
     assert!(metrics.contains("llm_upstream_circuit{upstream=\"first\"} 2"), "{metrics}");

@@ -102,6 +102,10 @@ fn with_process(instance: &Instance, generation: i64) -> Step {
         // An older process than the one that is known: it must not go on beside a new one.
         _ if generation != instance.generation => Step::Stop,
         Observed::Failed | Observed::Suspended | Observed::Hibernated | Observed::Deleting => Step::Stop,
+        // It was about to be stopped when it became wanted again: nobody finds it any more.
+        Observed::Starting | Observed::Running | Observed::Degraded | Observed::Waking if instance.port.is_none() => {
+            Step::Stop
+        }
         // Begun, and interrupted before that was written down.
         Observed::Pending | Observed::Provisioning | Observed::Updating | Observed::Restoring => Step::NoteStarted,
         Observed::Starting | Observed::Running | Observed::Degraded | Observed::Waking => Step::Probe,

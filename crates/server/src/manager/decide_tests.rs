@@ -238,7 +238,14 @@ impl World {
                 assert!(self.runs() && self.wanted());
                 return false;
             }
-            Step::Stop => self.process = BotStatus::Absent,
+            Step::Stop => {
+                // First nobody finds it any more; then it may be killed, or wanted again, before it is stopped.
+                self.bot.port = None;
+                if forgets {
+                    return true;
+                }
+                self.process = BotStatus::Absent;
+            }
             Step::NoteStopped { reason } => {
                 assert!(!self.wanted() && !self.runs());
                 self.note(Event::Stopped, reason);

@@ -127,6 +127,10 @@ impl Keeper {
             }
             Step::Probe => self.probe(instance).await,
             Step::Stop => {
+                let finish = self.service.finish_answers(&instance);
+                if unless_stopped(&base.stop, finish).await.transpose()?.is_none() {
+                    return Ok(Next::AtOnce);
+                }
                 self.service.must_keep_bots()?;
                 base.runtime.stop(&instance.id).await?;
                 self.stopped = Some(instance.generation);

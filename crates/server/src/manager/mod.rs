@@ -10,6 +10,7 @@ mod learn;
 mod operate;
 mod permit;
 mod spec;
+mod stop;
 mod take_over;
 mod talk;
 

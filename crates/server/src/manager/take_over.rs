@@ -7,7 +7,6 @@ use astrfleet_core::{
     Error, Result,
     id::{InstanceId, TenantId},
     instance::{Desired, Event, Instance, Observed},
-    message::State,
     ports::FoundBot,
 };
 use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
@@ -17,13 +16,6 @@ use crate::{problem::chain, stale::again_while_stale};
 
 /// Bots that are stopped at the same time, where an earlier run left some that are not wanted so.
 const STOPS_AT_ONCE: usize = 16;
-
-/// How long the answers of a bot that is not kept may go on.
-const ANSWERS_MAX: Duration = Duration::from_secs(15);
-/// Between two looks at them.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Messages of a tenant that are looked at: more than may be answered at once.
-const OPEN_MAX: u32 = 200;
 
 impl Service {
     /// Finds the bots that an earlier run of the platform left running: those that are wanted are kept, as far as there
@@ -77,38 +69,23 @@ impl Service {
                 return Ok(true);
             }
         }
-        let (id, tenant) = (instance.id.clone(), instance.tenant_id.clone());
+        let id = instance.id.clone();
         let ended = match instance.observed {
             observed if has_process(observed) => {
                 instance.after(Event::Exited, "the platform was started again", now)?
             }
             _ => instance,
         };
-        // First of all: from here on nobody brings it anything new.
-        self.write_if_changed(&Instance { port: None, ..ended }).await?;
+        let ended = Instance { port: None, ..ended };
+        self.write_if_changed(&ended).await?;
         if running.is_some() {
-            self.let_answers_end(&tenant).await?;
+            self.finish_answers(&ended).await?;
             if let Err(error) = self.base.runtime.stop(&id).await {
                 // Its keeper tries again, and starts no other one beside it.
                 tracing::error!(instance_id = %id, error = chain(&error), "a bot that is not wanted could not be stopped");
             }
         }
         Ok(false)
-    }
-
-    /// Waits until the answers of a bot that are under way have ended, for as long as is bearable: it would cut them off.
-    async fn let_answers_end(&self, tenant: &TenantId) -> Result<()> {
-        let messages = self.base.store.messages(tenant);
-        let waited = async {
-            loop {
-                let open = messages.open(None, OPEN_MAX).await?;
-                if open.iter().all(|(_, _, state)| *state == State::Accepted) {
-                    return Ok(());
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        tokio::time::timeout(ANSWERS_MAX, waited).await.unwrap_or(Ok(()))
     }
 
     /// It is wanted, and was started as it would be now: with the same limits, keys and addresses.

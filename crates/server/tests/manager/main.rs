@@ -70,6 +70,20 @@ async fn until_ready(app: &TestApp, tenant: &Tenant) -> Instance {
     until(app, tenant, Instance::is_ready).await
 }
 
+/// Waits until a message has this state. Returns it with its reply.
+async fn until_state(app: &TestApp, caller: &Caller, message: &str, state: &str) -> Value {
+    let waits = async {
+        loop {
+            let exchange = app.get(caller, message).await.expect(200).json;
+            if exchange["message"]["state"] == state {
+                return exchange;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.unwrap()
+}
+
 async fn end(app: &TestApp) {
     app.app.stop.cancel();
     app.app.manager.stop_all(PATIENCE).await;
@@ -139,6 +153,43 @@ async fn is_stopped_started_and_restarted_by_request() {
     let asked: Vec<&str> = asked.into_iter().filter_map(Value::as_str).collect();
     assert_eq!(asked, ["restart", "start", "start", "stop", "stop", "stop"]);
     end(&app).await;
+}
+
+/// Who asks for a restart does not mean to cut off what the bot is saying.
+#[tokio::test]
+async fn an_answer_ends_before_its_bot_is_stopped() {
+    for (word, desired) in [("restart", Desired::Running), ("stop", Desired::Stopped)] {
+        let app = at_work(|_| {}).await;
+        let acme = app.tenant("acme").await;
+        let owner = app.member(&acme, Role::Owner).await;
+        let first = until_ready(&app, &acme).await;
+        let session = app.post(&owner, "/tenants/acme/sessions", json!({"end_user": "ada"})).await.expect(201).json;
+        let path = format!("/tenants/acme/sessions/{}/messages", session["id"].as_str().unwrap());
+        app.bots.hold();
+        let sent = app.post(&owner, &format!("{path}?wait=0"), json!({"text": "Hi"})).await.expect(202).json;
+        let message = format!("{path}/{}", sent["message"]["id"].as_str().unwrap());
+        until_state(&app, &owner, &message, "delivering").await;
+        app.post(&owner, &format!("/tenants/acme/instance/{word}"), json!({})).await.expect(202);
+        until(&app, &acme, |bot| bot.port.is_none() && bot.desired == desired).await;
+        // What comes now is for the next process.
+        let later = app.post(&owner, &format!("{path}?wait=0"), json!({"text": "Ho"})).await.expect(202).json;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(app.runtime.is_running(&first.id), "{word}");
+        assert_eq!(app.get(&owner, &message).await.json["message"]["state"], "delivering");
+        app.bots.release();
+        assert_eq!(until_state(&app, &owner, &message, "done").await["reply"]["text"], "You said: Hi");
+        until(&app, &acme, |bot| match desired {
+            Desired::Running => bot.is_ready() && bot.generation > first.generation,
+            _ => bot.observed == Observed::Suspended,
+        })
+        .await;
+        if desired == Desired::Running {
+            let later = format!("{path}/{}", later["message"]["id"].as_str().unwrap());
+            assert_eq!(until_state(&app, &owner, &later, "done").await["reply"]["text"], "You said: Ho");
+            assert_eq!(app.runtime.starts().len(), 2);
+        }
+        end(&app).await;
+    }
 }
 
 #[tokio::test]
