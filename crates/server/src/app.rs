@@ -93,12 +93,15 @@ impl Deref for Base {
     }
 }
 
-/// Shared by all handlers and loops. Cheap to clone.
+/// Shared by all handlers and loops. Cheap to clone, which every layer before a handler does for every request.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Services>);
+
+/// Of all roles, whichever this process has.
+pub struct Services {
     base: Arc<Base>,
     /// The roles of this process.
-    pub roles: Arc<BTreeSet<Role>>,
+    pub roles: BTreeSet<Role>,
     /// Role `auth`.
     pub auth: Arc<auth::Service>,
     /// Role `tenant`.
@@ -120,6 +123,14 @@ pub struct App {
 }
 
 impl Deref for App {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
+impl Deref for Services {
     type Target = Base;
 
     fn deref(&self) -> &Base {
@@ -165,7 +176,8 @@ impl App {
             bridge::Service::new(Arc::clone(&base), Arc::clone(&tenant), Arc::clone(&message), Arc::clone(&llm));
         let bridge = Arc::new(bridge);
         let gateway = Arc::new(gateway::Service::new(Arc::clone(&base))?);
-        Ok(Self { base, roles: Arc::new(roles), auth, tenant, manager, llm, message, events, webhook, bridge, gateway })
+        let services = Services { base, roles, auth, tenant, manager, llm, message, events, webhook, bridge, gateway };
+        Ok(Self(Arc::new(services)))
     }
 
     /// Starts the loops of this process's roles, and listens to what other processes change.

@@ -155,9 +155,8 @@ async fn a_role_elsewhere_is_reached_by_whoever_may() {
         );
     })
     .await;
-    let mut app = test.app.clone();
-    app.roles = Arc::new([Part::Gateway].into());
-    drop(gateway::serve(&app, bound).unwrap());
+    let edge = test.beside([Part::Gateway], |_, _| {}).await;
+    drop(gateway::serve(&edge.app, bound).unwrap());
     let (acme, globex) = (test.tenant("acme").await, test.tenant("globex").await);
     let (owner, stranger) = (test.member(&acme, Role::Owner).await, test.member(&globex, Role::Owner).await);
 
@@ -201,10 +200,10 @@ async fn a_role_elsewhere_is_reached_by_whoever_may() {
     };
     tokio::time::timeout(Duration::from_mins(1), ended).await.expect("a login that ended is refused");
 
-    let metrics = test.app.metrics.render();
+    let metrics = edge.app.metrics.render();
     let counted = r#"http_requests_total{method="GET",endpoint="/api/v1/tenants/{tenant}/instance",status="200"}"#;
     assert!(metrics.contains(counted), "{metrics}");
-    app.stop.cancel();
+    edge.app.stop.cancel();
 }
 
 /// A gateway before these roles elsewhere, each at addresses with commas between them.
@@ -218,9 +217,9 @@ async fn gateway_before(roles: &[(Part, &str)], change: impl FnOnce(&mut ServerC
         change(config);
     })
     .await;
-    let mut app = test.app.clone();
-    app.roles = Arc::new(Part::ALL.into_iter().filter(|role| roles.iter().all(|(other, _)| other != role)).collect());
-    drop(gateway::serve(&app, bound).unwrap());
+    let here = Part::ALL.into_iter().filter(|role| roles.iter().all(|(other, _)| other != role));
+    let test = test.beside(here, |_, _| {}).await;
+    drop(gateway::serve(&test.app, bound).unwrap());
     (test, address)
 }
 

@@ -94,7 +94,7 @@ pub fn watch(app: &App) {
     if remote.is_empty() {
         return;
     }
-    let here = Arc::clone(&app.roles);
+    let here = app.roles.clone();
     let (peers, config, stop) = (app.peers.clone(), app.config.gateway.balance.clone(), app.stop.clone());
     app.tasks.spawn(async move {
         let elsewhere: Vec<&Known> =

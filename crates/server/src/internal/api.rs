@@ -31,5 +31,5 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses((status = 200, body = Introduction), (status = 404, body = Problem)),
 )]
 async fn handler(State(app): State<App>, _: FromFleet) -> Json<Introduction> {
-    Json(Introduction { replica: app.me.clone(), roles: (*app.roles).clone(), version: env!("CARGO_PKG_VERSION") })
+    Json(Introduction { replica: app.me.clone(), roles: app.roles.clone(), version: env!("CARGO_PKG_VERSION") })
 }
