@@ -20,7 +20,9 @@
 //! amount more. That amount is a debt: the bucket stays closed until it is paid, so that in the long run it is `amount`
 //! per `per`. A lease first pays for what was allowed while it was on its way; without that, one replica alone would meet
 //! the term in its first burst. While Redis is away, any window holds at most `max(amount, R) + w / T`. Each time that
-//! Redis loses the buckets (killed, flushed, failed over) adds at most one `amount`, once.
+//! Redis loses the buckets (killed, flushed, failed over) adds at most one `amount`, once. Where some questions get lost and
+//! others do not, the time for which a replica asked in vain counts twice: its share comes back in it, and so does the bucket,
+//! which was not told. So `w` is longer by what all replicas together asked in vain in the window, divided by `R`.
 //!
 //! Why debts end: a replica allows without asking only while it believes that something is there. Of the last charges
 //! of all replicas, at most one share each lies after the last moment at which somebody rightly believed that, so the

@@ -49,6 +49,25 @@ struct Replica {
     going: Option<(i64, Asked)>,
     /// On its way back, and when it arrives, or is not waited for any more.
     coming: Option<(i64, Option<Answer>)>,
+    /// When it last asked.
+    asked_at: i64,
+    /// Since when it has asked in vain, and the times for which it has.
+    in_vain_since: Option<i64>,
+    in_vain: Vec<(i64, i64)>,
+}
+
+impl Replica {
+    fn new(rules: Rules, now: i64) -> Self {
+        let (key, in_vain) = (Key::new(rules, now), Vec::new());
+        Self { key, going: None, coming: None, asked_at: now, in_vain_since: None, in_vain }
+    }
+
+    /// For how much of a window it asked in vain.
+    fn in_vain_within(&self, start: i64, end: i64) -> i64 {
+        let unheard = self.in_vain_since.map(|since| (since, i64::MAX));
+        let times = self.in_vain.iter().copied().chain(unheard);
+        times.map(|(from, to)| (to.min(end) - from.max(start)).max(0)).sum()
+    }
 }
 
 struct World {
@@ -65,8 +84,7 @@ impl World {
     fn new(limit: Limit, replicas: u32, delays: Vec<i64>) -> Self {
         let rules = Rules::new(limit, replicas);
         let now = 1_795_402_721_000_000_000;
-        let new = |_| Replica { key: Key::new(rules, now), going: None, coming: None };
-        let (replicas, allowed) = ((0..replicas).map(new).collect(), Vec::new());
+        let (replicas, allowed) = ((0..replicas).map(|_| Replica::new(rules, now)).collect(), Vec::new());
         let fates = [Fate::Answered].into();
         Self { rules, now, bucket: Bucket::default(), replicas, delays: delays.into(), fates, allowed }
     }
@@ -91,6 +109,7 @@ impl World {
         let replica = &mut self.replicas[index];
         if let Some(asked) = replica.key.ask(self.now) {
             replica.going = Some((arrives, asked));
+            replica.asked_at = self.now;
         }
     }
 
@@ -109,10 +128,13 @@ impl World {
             let answer = answer.filter(|_| fate == Fate::Answered);
             self.replicas[index].coming = Some((self.now + self.delay(), answer));
         } else if let Some((_, answer)) = self.replicas[index].coming.take() {
-            let (key, now) = (&mut self.replicas[index].key, self.now);
-            let owes = match answer {
-                Some(answer) => key.answered(answer, now),
-                None => key.unanswered(),
+            let (replica, now) = (&mut self.replicas[index], self.now);
+            let owes = if let Some(answer) = answer {
+                replica.in_vain.extend(replica.in_vain_since.take().map(|since| (since, now)));
+                replica.key.answered(answer, now)
+            } else {
+                replica.in_vain_since.get_or_insert(replica.asked_at);
+                replica.key.unanswered()
             };
             if owes {
                 self.ask(index);
@@ -147,7 +169,9 @@ impl World {
         let mut most = i64::MIN;
         for (first, start) in self.allowed.iter().enumerate() {
             for (last, end) in self.allowed.iter().enumerate().skip(first) {
-                let promised = base + (end - start + LEASE_NS + delay_max) / self.rules.interval;
+                let in_vain: i64 = self.replicas.iter().map(|replica| replica.in_vain_within(*start, *end)).sum();
+                let time = end - start + LEASE_NS + delay_max + in_vain / replicas;
+                let promised = base + time / self.rules.interval;
                 most = most.max(i64::try_from(last - first + 1).unwrap() - promised);
             }
         }
