@@ -17,11 +17,7 @@ use astrfleet_testkit::{
     app::{Answer, Caller, TestApp},
     fake_provider::{Behaviour, FakeProvider},
 };
-use axum::{
-    body::Body,
-    http::{Request, Response},
-};
-use secrecy::{ExposeSecret as _, SecretString};
+use axum::{body::Body, http::Response};
 use serde_json::{Value, json};
 
 const CHAT: &str = "//llm/v1/chat/completions";
@@ -54,7 +50,7 @@ impl World {
         })
         .await;
         let tenant = app.tenant("acme").await;
-        let bot = key_of(&app, &tenant).await;
+        let bot = app.bot(&tenant).await;
         Self { app, tenant, bot, provider }
     }
 
@@ -63,13 +59,7 @@ impl World {
     }
 
     async fn stream(&self, body: &Value) -> Response<Body> {
-        let key = self.bot.credential.as_ref().map(SecretString::expose_secret).unwrap();
-        let request = Request::post(&CHAT[1..])
-            .header("authorization", format!("Bearer {key}"))
-            .header("content-type", "application/json")
-            .body(Body::from(body.to_string()))
-            .unwrap();
-        self.app.raw(request).await
+        self.app.post_raw(&self.bot, &CHAT[1..], body).await
     }
 
     /// The ledger, the oldest first, as soon as it has so many lines.
@@ -132,12 +122,6 @@ impl World {
     }
 }
 
-async fn key_of(app: &TestApp, tenant: &Tenant) -> Caller {
-    let instance = app.instance(tenant).await;
-    let key = app.app.secrets.llm_key(&instance.id, instance.secrets_version).unwrap();
-    Caller { user: None, credential: Some(key) }
-}
-
 fn chat(text: &str) -> Value {
     json!({"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 40})
 }
@@ -159,7 +143,7 @@ async fn two_processes_use_up_one_budget() {
     .await;
     let other = world.app.restarted().await;
     let other = World {
-        bot: key_of(&other, &world.tenant).await,
+        bot: other.bot(&world.tenant).await,
         tenant: world.tenant.clone(),
         provider: FakeProvider::start(),
         app: other,
@@ -284,7 +268,7 @@ async fn a_burst_goes_beyond_the_plan_and_the_tenant_is_told_once_of_each_step()
     assert!(metrics.contains("quota_notices_total{quota=\"tokens_per_month\",level=\"exhausted\"} 1"), "{metrics}");
     // Another process tells nothing again.
     let other = world.app.restarted().await;
-    let bot = key_of(&other, &world.tenant).await;
+    let bot = other.bot(&world.tenant).await;
     other.post(&bot, CHAT, body).await.expect(402);
     assert_eq!(world.told(3).await.len(), 3);
 }
@@ -378,7 +362,7 @@ async fn an_answer_is_given_again_to_the_same_tenant_alone() {
     assert_eq!((last.upstream.as_str(), last.tokens.total(), last.outcome), ("cache", 0, Outcome::Complete));
 
     let theirs = world.app.tenant("globex").await;
-    let bot = key_of(&world.app, &theirs).await;
+    let bot = world.app.bot(&theirs).await;
     let asked = world.app.post(&bot, CHAT, body.clone()).await.expect(200);
     assert_eq!((asked.header("x-astrfleet-cache"), world.provider.counts().requests), ("", asked_for + 1));
 

@@ -262,6 +262,13 @@ impl TestApp {
         Caller { user: None, credential: Some(secret) }
     }
 
+    /// The bot of a tenant, by its virtual key of the model gateway.
+    pub async fn bot(&self, tenant: &Tenant) -> Caller {
+        let instance = self.instance(tenant).await;
+        let key = self.app.secrets.llm_key(&instance.id, instance.secrets_version).unwrap();
+        Caller { user: None, credential: Some(key) }
+    }
+
     /// A new login of a user.
     pub async fn log_in(&self, user: User) -> Caller {
         let login = self.app.auth.begin_login(user).await.unwrap();
@@ -331,6 +338,19 @@ impl TestApp {
             request.extensions_mut().insert(ConnectInfo(peer));
         }
         self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Sends a POST to exactly this path, and hands back the answer as it comes.
+    ///
+    /// # Panics
+    /// For nobody.
+    pub async fn post_raw(&self, caller: &Caller, path: &str, body: &Value) -> Response<Body> {
+        let credential = caller.credential.as_ref().map(SecretString::expose_secret).unwrap();
+        let request = Request::post(path)
+            .header(header::AUTHORIZATION, format!("Bearer {credential}"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()));
+        self.raw(request.unwrap()).await
     }
 
     /// Takes requests in on a port of its own too, until the test ends: for whatever comes over the network. Returns its

@@ -155,7 +155,7 @@ async fn a_model_with_control_characters_is_refused_and_stops_nobodys_ledger() {
     }
     assert_eq!(provider.counts().requests, 0);
     let others = world.app.tenant("globex").await;
-    let bot = World::key_of(&world.app, &others).await;
+    let bot = world.app.bot(&others).await;
     world.app.post(&bot, CHAT, chat("hello", false)).await.expect(200);
     World { tenant: others, ..world }.ledger(1).await;
 }

@@ -86,7 +86,7 @@ async fn only_a_bots_own_key_of_now_is_good() {
     world.app.store.instances(&world.tenant.id).update(&instance).await.unwrap();
     world.app.advance(Duration::from_secs(11));
     world.ask("hello").await.expect(401);
-    let fresh = World::key_of(&world.app, &world.tenant).await;
+    let fresh = world.app.bot(&world.tenant).await;
     world.app.post(&fresh, CHAT, chat("hello", false)).await.expect(200);
     let now = world.app.app.clock.now();
     let suspended = world.tenant.after(Event::Suspended, now, Duration::ZERO);

@@ -10,10 +10,9 @@ use astrfleet_testkit::{
 };
 use axum::{
     body::{Body, BodyDataStream},
-    http::{Request, Response},
+    http::Response,
 };
 use futures_util::StreamExt as _;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 pub const CHAT: &str = "//llm/v1/chat/completions";
@@ -45,14 +44,8 @@ impl World {
     pub async fn configured(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let app = TestApp::configured(change).await;
         let tenant = app.tenant("acme").await;
-        let bot = Self::key_of(&app, &tenant).await;
+        let bot = app.bot(&tenant).await;
         Self { app, tenant, bot }
-    }
-
-    pub async fn key_of(app: &TestApp, tenant: &Tenant) -> Caller {
-        let instance = app.instance(tenant).await;
-        let key = app.app.secrets.llm_key(&instance.id, instance.secrets_version).unwrap();
-        Caller { user: None, credential: Some(key) }
     }
 
     pub async fn ask(&self, text: &str) -> Answer {
@@ -64,13 +57,7 @@ impl World {
     }
 
     pub async fn stream_of(&self, body: &Value) -> Response<Body> {
-        let key = self.bot.credential.as_ref().map(SecretString::expose_secret).unwrap();
-        let request = Request::post(&CHAT[1..])
-            .header("authorization", format!("Bearer {key}"))
-            .header("content-type", "application/json")
-            .body(Body::from(body.to_string()))
-            .unwrap();
-        self.app.raw(request).await
+        self.app.post_raw(&self.bot, &CHAT[1..], body).await
     }
 
     /// The ledger, the oldest first, as soon as it has so many lines.
